@@ -1,0 +1,42 @@
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace reap {
+
+/// What the program exits with (docs/running.md lists what each one means to a user).
+enum class ExitCode : int {
+  ok = 0,
+  usage = 2,      // the command line
+  bad_input = 3,  // a file that is not what it should be
+  io = 4,         // reading or writing failed, disk full
+  numerics = 5,   // a value that is not finite or out of range
+  peer = 6,       // another rank died or cannot be reached
+  bug = 70,       // a broken invariant of our own
+  stopped = 75,   // stopped on request, state saved
+};
+
+/// The one exception of the project. what() starts with the path of open scopes: "rank 3 > layer 17: ...".
+class Error : public std::runtime_error {
+ public:
+  Error(ExitCode code, const std::string& message);
+  ExitCode code() const { return code_; }
+
+ private:
+  ExitCode code_;
+};
+
+/// Names the place (rank, layer, file) that errors thrown below it come from. Per thread; strictly nested.
+class Scope {
+ public:
+  explicit Scope(std::string name);
+  ~Scope();
+  Scope(const Scope&) = delete;
+  Scope& operator=(const Scope&) = delete;
+};
+
+/// The open scopes of this thread, "rank 3 > layer 17", or "" when there are none.
+std::string scope_path();
+
+}  // namespace reap

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <mpi.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace reap {
+
+/// Owns a duplicate of an MPI communicator, so our messages never meet the caller's.
+/// Construction, split and every all_* call are collective. MPI errors arrive as Error(peer).
+class Comm {
+ public:
+  explicit Comm(MPI_Comm parent);
+  ~Comm();
+  Comm(Comm&& other) noexcept;
+  Comm& operator=(Comm&&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  MPI_Comm handle() const { return comm_; }  // for link_mpi only
+
+  Comm split(int colour) const;  // ranks keep their order
+  Comm split_by_node() const;    // the ranks that share this node's memory
+
+  void all_barrier() const;
+  /// Adds up `values` over the ranks, in place. Integers only: float sums depend on the order.
+  void all_sum(std::span<std::int64_t> values) const;
+  void all_max(std::span<float> values) const;
+  void all_max(std::span<std::int64_t> values) const;
+  void all_broadcast(int root, std::span<std::byte> bytes) const;
+  std::string all_broadcast(int root, std::string text) const;
+  /// Every rank's text, by rank, on every rank.
+  std::vector<std::string> all_gather(const std::string& text) const;
+
+  /// Runs `work` on every rank; when it throws on any, all ranks throw the error of the lowest such rank (its message
+  /// and exit code), so that none is left waiting in a collective. `work` itself must not meet other ranks.
+  void all_try(const std::function<void()>& work) const;
+
+ private:
+  Comm(MPI_Comm owned, int rank, int size) : comm_{owned}, rank_{rank}, size_{size} {}
+  MPI_Comm comm_;
+  int rank_;
+  int size_;
+};
+
+}  // namespace reap

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "shard/checkpoint.hpp"
+#include "shard/model.hpp"
+
+namespace reap {
+
+/// What a tensor is in the model.
+enum class Part : std::uint8_t {
+  embedding, final_norm, head,                  // once per model
+  input_norm, post_norm, q, k, v, o, q_norm, k_norm,  // once per layer
+  gate, gate_bias,                              // once per layer, axis 0 = experts: pruning slices their rows
+  w1, w3, w2,                                   // once per expert: pruning drops or renumbers them
+  mtp,                                          // any tensor of an MTP module
+};
+
+/// The place of one tensor in the model. `scale` marks the scale_inv of that part's fp8 weight.
+struct Claim {
+  Part part;
+  std::int32_t layer = -1;   // -1 for parts of the whole model
+  std::int32_t expert = -1;  // -1 for parts that are not one expert's
+  bool scale = false;
+};
+
+/// Reads the model from config.json. Every key the forward pass depends on is checked: an unknown model_type, a layer
+/// type, scoring function, activation or norm that we do not compute is refused, naming the key.
+/// @throws Error(bad_input)
+Model describe_model(const Checkpoint& checkpoint);
+
+/// Claims every tensor of the checkpoint exactly once, and checks dtypes, shapes and completeness.
+/// @return [tensors] in the order of checkpoint.tensors()
+/// @throws Error(bad_input) naming the tensor that is missing, unexpected, or of the wrong shape or dtype
+std::vector<Claim> claim_tensors(const Checkpoint& checkpoint, const Model& model);
+
+/// The checkpoint's name of a part ("model.layers.3.block_sparse_moe.experts.7.w1.weight"); not for Part::mtp.
+std::string tensor_name(const Model& model, const Claim& claim);
+
+}  // namespace reap

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "kernels/backend.hpp"
+
+namespace reap {
+
+/// How the router of a MoE layer chooses: sigmoid scores, correction bias for the choice only, gates renormalised.
+struct RouterSpec {
+  std::int64_t experts;
+  std::int64_t top_k;
+};
+
+struct ExpertSpec {
+  std::int64_t inner;  // width between w1/w3 and w2
+};
+
+/// A model as plain data, read from config.json by families.cpp.
+struct Model {
+  std::string type;         // config.json's model_type
+  std::int64_t layers;      // decoder layers, all of them MoE; MTP modules not counted
+  std::int64_t hidden;
+  std::int64_t vocab;
+  float norm_eps;
+  AttentionShape attention;
+  RouterSpec router;
+  ExpertSpec expert;
+  bool fp8;                 // projection and expert weights are f8_e4m3 with scales per 128 x 128 block
+  std::int64_t mtp_layers;  // layer numbers in [layers, layers + mtp_layers) that hold MTP tensors; 0 when there are none
+};
+
+}  // namespace reap

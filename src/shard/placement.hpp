@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "shard/model.hpp"
+
+namespace reap {
+
+/// ranks = pp x ep x dp: pipeline stages x expert shards x data replicas. 0 = to be chosen.
+struct Grid {
+  int pp = 0, ep = 0, dp = 0;
+};
+
+/// A half-open range of layers, experts, ...
+struct Range {
+  std::int64_t begin = 0, end = 0;
+  std::int64_t size() const { return end - begin; }
+  bool holds(std::int64_t i) const { return i >= begin && i < end; }
+};
+
+/// What one rank of the grid is. Expert shards are neighbours in rank order, then stages, then replicas:
+/// rank = (replica * pp + stage) * ep + shard.
+struct Placement {
+  Grid grid;
+  int stage = 0, shard = 0, replica = 0;
+  Range layers;   // of this stage
+  Range experts;  // of this shard, in every layer
+  /// Blocks are dealt to the dp * ep columns in turn: block b belongs to column b mod columns().
+  int columns() const { return grid.dp * grid.ep; }
+  int column() const { return replica * grid.ep + shard; }
+};
+
+/// The experts of shard `shard`: a balanced contiguous split. The owner of any expert follows from it.
+Range expert_range(std::int64_t experts, int ep, int shard);
+Range layer_range(std::int64_t layers, int pp, int stage);
+
+/// Completes a partly given grid for `ranks` ranks: what is not asked for is chosen so that the weights fit
+/// `memory_bytes` per rank (0 = unknown) with as little communication as possible (replicas first, then stages, then expert shards).
+/// @param blocks  the most columns that have work
+/// @throws Error(usage) when the ranks cannot be used, listing the grids that can
+Grid choose_grid(const Model& model, int ranks, const Grid& asked, std::int64_t blocks, std::int64_t memory_bytes);
+
+/// The place of `rank` in the grid.
+Placement place(const Model& model, const Grid& grid, int rank);
+
+/// Bytes of weights that a rank of this grid holds at most, weights as stored.
+std::int64_t weight_bytes_per_rank(const Model& model, const Grid& grid);
+
+}  // namespace reap
