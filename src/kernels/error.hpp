@@ -23,8 +23,19 @@ class Error : public std::runtime_error {
   Error(ExitCode code, const std::string& message);
   ExitCode code() const { return code_; }
 
+ protected:
+  struct AsIs {};
+  Error(ExitCode code, const std::string& message, AsIs) : std::runtime_error(message), code_{code} {}
+
  private:
   ExitCode code_;
+};
+
+/// An error that every rank throws together (Comm::all_try): reported once, and the job ends in order, without an abort.
+/// `message` is taken as it is, with the scopes of the rank it came from.
+class SharedError : public Error {
+ public:
+  SharedError(ExitCode code, const std::string& message) : Error(code, message, AsIs{}) {}
 };
 
 /// Names the place (rank, layer, file) that errors thrown below it come from. Per thread; strictly nested.

@@ -38,8 +38,8 @@ class Comm {
   /// Every rank's text, by rank, on every rank.
   std::vector<std::string> all_gather(const std::string& text) const;
 
-  /// Runs `work` on every rank; when it throws on any, all ranks throw the error of the lowest such rank (its message
-  /// and exit code), so that none is left waiting in a collective. `work` itself must not meet other ranks.
+  /// Runs `work` on every rank; when it throws on any, all ranks throw a SharedError with the message and
+  /// exit code of the lowest such rank, so that none is left waiting in a collective. `work` itself must not meet other ranks.
   void all_try(const std::function<void()>& work) const;
 
  private:
