@@ -1,0 +1,84 @@
+#include "kernels/cpu/isa.hpp"
+
+#include <array>
+#include <dnnl.hpp>
+#include <mutex>
+#include <optional>
+
+#include "kernels/check.hpp"
+
+namespace reap {
+namespace {
+
+struct IsaInfo {
+  CpuIsa isa;
+  std::string_view name;
+  dnnl::cpu_isa onednn;
+};
+
+constexpr std::array<IsaInfo, 5> kIsas{{
+    {CpuIsa::automatic, "auto", dnnl::cpu_isa::all},
+    {CpuIsa::avx2, "avx2", dnnl::cpu_isa::avx2},
+    {CpuIsa::avx512, "avx512", dnnl::cpu_isa::avx512_core},
+    {CpuIsa::avx512_bf16, "avx512_bf16", dnnl::cpu_isa::avx512_core_bf16},
+    {CpuIsa::amx, "amx", dnnl::cpu_isa::avx512_core_amx},
+}};
+
+const IsaInfo& info_of(CpuIsa isa) { return kIsas[static_cast<std::size_t>(isa)]; }
+
+bool machine_has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+
+// What our own loops are compiled for (x86-64-v4), beyond what oneDNN looks at.
+bool machine_has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+// The newest of ours that oneDNN will use: the machine's, or less by its own limit. Binds oneDNN to that.
+CpuIsa effective_isa() {
+  const dnnl::cpu_isa onednn = dnnl::get_effective_cpu_isa();
+  if (!machine_has_avx512()) return CpuIsa::avx2;
+  switch (onednn) {
+    case dnnl::cpu_isa::avx512_core:
+    case dnnl::cpu_isa::avx512_core_vnni:
+      return CpuIsa::avx512;
+    case dnnl::cpu_isa::avx512_core_bf16:
+      return CpuIsa::avx512_bf16;
+    case dnnl::cpu_isa::avx512_core_amx:
+      return CpuIsa::amx;
+    default:
+      return CpuIsa::avx2;
+  }
+}
+
+}  // namespace
+
+std::string_view name_of(CpuIsa isa) { return info_of(isa).name; }
+
+CpuIsa settle_isa(CpuIsa wanted) {
+  static std::mutex mutex;
+  static std::optional<CpuIsa> settled;
+  const std::lock_guard lock(mutex);
+  if (!machine_has_avx2()) {
+    fail(ExitCode::bad_input, "this processor lacks AVX2 and FMA, which the CPU backend needs: use a newer machine");
+  }
+  if (!settled) {
+    // Fails where oneDNN was used before; the comparison below then says what it is bound to.
+    if (wanted != CpuIsa::automatic) dnnl::set_max_cpu_isa(info_of(wanted).onednn);
+    settled = effective_isa();
+  }
+  if (wanted != CpuIsa::automatic && wanted != *settled) {
+    fail(ExitCode::usage,
+         "instruction set {} is not to be had: {} is the newest that this machine (or this process) offers",
+         name_of(wanted), name_of(*settled));
+  }
+  return *settled;
+}
+
+DType bf16_product_dtype(CpuIsa isa) { return isa >= CpuIsa::avx512_bf16 ? DType::bf16 : DType::f32; }
+
+std::int64_t row_tile(CpuIsa isa) { return isa == CpuIsa::amx ? 64 : 32; }
+
+}  // namespace reap
