@@ -1,0 +1,107 @@
+#include "driver/commands.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "driver/inspect.hpp"
+#include "driver/observe.hpp"
+#include "driver/run.hpp"
+#include "driver/verify.hpp"
+#include "kernels/check.hpp"
+
+namespace reap {
+namespace {
+
+void observe(Job& job) {
+  job.world.all_try([&] {
+    if (job.options.saliency.empty()) fail(ExitCode::usage, "--saliency is missing: the file to write");
+  });
+  const Source source = all_open_source(job.world, job.options.model);
+  all_observe_job(job, source, job.options.saliency);
+}
+
+/// Plans are small: rank 0 makes them alone.
+void plan(Job& job) {
+  job.world.all_try([&] {
+    const Options& o = job.options;
+    if (o.saliency.empty()) fail(ExitCode::usage, "--saliency is missing: the file that observe has written");
+    const std::size_t count = o.criteria.size() * std::max<std::size_t>(1, o.ratios.size());
+    if (o.ratios.empty() && o.plan_request.keep == 0) fail(ExitCode::usage, "--ratio or --keep is missing");
+    if (!o.plan.empty() && count > 1) fail(ExitCode::usage, "--plan names one file, but {} plans are asked for", count);
+    if (job.world.rank() != 0) return;
+    const SaliencyFile saliency = read_saliency(o.saliency);
+    for (const std::string& criterion : o.criteria) {
+      for (const double ratio : o.ratios.empty() ? std::vector<double>{0} : o.ratios) {
+        PlanRequest request = o.plan_request;
+        request.criterion = criterion;
+        request.ratio = ratio;
+        const Plan made = make_plan(saliency, request);
+        fmt::print("{}\n", plan_table(made));
+        if (!o.plan.empty()) write_plan(o.plan, made);
+      }
+    }
+  });
+}
+
+void verify(Job& job) {
+  const Options& o = job.options;
+  job.world.all_try([&] {
+    if (o.model.empty()) fail(ExitCode::usage, "--model is missing: the model that was pruned");
+    if (o.output.empty()) fail(ExitCode::usage, "--output is missing: the pruned model to prove");
+  });
+  const VerifyReport report = all_verify(job.world, o.model, o.output, {});
+  if (job.world.rank() != 0) return;
+  fmt::print("{}: verified: {} experts per layer, {} tensors, {}; every one equals its source\n", o.output.string(),
+             report.experts, report.tensors, readable_bytes(report.bytes));
+}
+
+void inspect_paths(Job& job) {
+  job.world.all_try([&] {
+    if (job.options.paths.empty()) fail(ExitCode::usage, "inspect: name a model folder or a file");
+    if (job.world.rank() != 0) return;
+    for (const std::filesystem::path& path : job.options.paths) fmt::print("{}\n", inspect(path));
+  });
+}
+
+}  // namespace
+
+const std::vector<Command>& commands() {
+  static const std::vector<Command> kCommands = {
+      {"run",
+       "calibrate, decide and prune: one calibration pass, an output for every ratio and criterion (the default)",
+       "Needs --model, --calibration, --output and --ratio (or --keep). The output folder gets saliency.h5 and, for "
+       "every\n"
+       "criterion and ratio, a pruned model `reap-0.25/` with its plan `reap-0.25.plan.json`.\n\n"
+       "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n",
+       run},
+      {"observe", "the calibration pass alone: model + calibration -> saliency file",
+       "Needs --model, --calibration and --saliency. The file serves any number of later plans.\n\n"
+       "  mpirun -n 8 reap_dist observe --model MiniMax-M2 --calibration calib.h5 --saliency saliency.h5\n",
+       observe},
+      {"plan", "saliency file -> plan.json and a readable table; takes seconds, on any machine",
+       "Needs --saliency and --ratio (or --keep); --plan names the file to write. Without --plan it only shows the "
+       "table.\n\n"
+       "  reap_dist plan --saliency saliency.h5 --ratio 0.25 --plan plan.json\n",
+       plan},
+      {"prune", "model + plan.json -> pruned checkpoint, proved against the source",
+       "Needs --model, --plan and --output (the new model's folder).\n\n"
+       "  mpirun -n 8 reap_dist prune --model MiniMax-M2 --plan plan.json --output MiniMax-M2-pruned\n",
+       prune},
+      {"verify", "re-read a pruned checkpoint and prove that every tensor equals its slice of the source",
+       "Needs --model (the source) and --output (the pruned model).\n\n"
+       "  mpirun -n 8 reap_dist verify --model MiniMax-M2 --output MiniMax-M2-pruned\n",
+       verify},
+      {"inspect", "what a model folder, calibration, saliency or plan file holds",
+       "Takes any number of paths.\n\n  reap_dist inspect MiniMax-M2 calib.h5 saliency.h5 plan.json\n", inspect_paths},
+  };
+  return kCommands;
+}
+
+const Command* find_command(std::string_view name) {
+  const auto found =
+      std::find_if(commands().begin(), commands().end(), [&](const Command& c) { return c.name == name; });
+  return found == commands().end() ? nullptr : &*found;
+}
+
+}  // namespace reap

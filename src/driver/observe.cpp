@@ -1,0 +1,149 @@
+#include "driver/observe.hpp"
+
+#include <fmt/format.h>
+
+#include <optional>
+
+#include "driver/calibration.hpp"
+#include "driver/resources.hpp"
+#include "kernels/check.hpp"
+#include "shard/pipeline.hpp"
+
+namespace reap {
+namespace {
+
+Calibration all_open_calibration(Job& job, const Model& model) {
+  Calibration calibration;
+  job.world.all_try([&] {
+    const auto& file = job.options.calibration;
+    if (file.empty()) fail(ExitCode::usage, "--calibration is missing: the tokenised samples (HDF5)");
+    calibration = open_calibration(file, model.vocab);
+    if (job.world.rank() == 0) calibration.digest = calibration_digest(calibration);
+  });
+  calibration.digest = job.world.all_broadcast(0, calibration.digest);
+  return calibration;
+}
+
+/// Floating point operations of the forward pass per token: products of the projections, the routed experts and the
+/// router, and attention over the mean context.
+double flops_per_token(const Model& m, const Samples& samples) {
+  double pairs = 0;  // (query, key) pairs
+  for (std::int64_t s = 0; s < samples.samples(); ++s) {
+    const auto i = static_cast<std::size_t>(s);
+    const auto length = static_cast<double>(samples.offsets[i + 1] - samples.offsets[i]);
+    pairs += length * (length + 1) / 2;
+  }
+  const auto hidden = static_cast<double>(m.hidden);
+  const auto q = static_cast<double>(m.attention.heads * m.attention.head_dim);
+  const auto kv = static_cast<double>(m.attention.kv_heads * m.attention.head_dim);
+  const double projections = 2 * hidden * (2 * q + 2 * kv);
+  const double attention = 4 * q * pairs / static_cast<double>(samples.tokens());
+  const double experts = 6.0 * static_cast<double>(m.router.top_k * m.expert.inner) * hidden;
+  const double router = 2 * hidden * static_cast<double>(m.router.experts);
+  return static_cast<double>(m.layers) * (projections + attention + experts + router);
+}
+
+/// One build on one kind of device: ranks that would compute other bits are refused.
+void all_agree_on_numerics(const Comm& world, const std::string& numerics_id) {
+  const std::vector<std::string> all = world.all_gather(numerics_id);
+  for (std::size_t rank = 0; rank < all.size(); ++rank) {
+    if (all[rank] == all[0]) continue;
+    throw SharedError(
+        ExitCode::bad_input,
+        fmt::format("rank {} computes with '{}', rank 0 with '{}': their bits differ; use equal nodes or pin "
+                    "the older instructions with --cpu-isa",
+                    rank, all[rank], all[0]));
+  }
+}
+
+std::string difference(const SaliencyInfo& a, const SaliencyInfo& b) {
+  if (a.model_digest != b.model_digest) return "another model";
+  if (a.calibration_digest != b.calibration_digest) return "other calibration samples";
+  if (a.block_tokens != b.block_tokens) return fmt::format("--block-tokens {}", a.block_tokens);
+  if (a.compute != b.compute) return fmt::format("--compute {}", a.compute);
+  if (a.numerics_id != b.numerics_id) return fmt::format("numerics '{}', not '{}'", a.numerics_id, b.numerics_id);
+  return "";
+}
+
+/// The sums of an earlier run of the same identity, or nothing. The file is read by rank 0 only, and once.
+std::optional<SaliencyFile> all_reuse(Job& job, const SaliencyInfo& info, const std::filesystem::path& file) {
+  std::int64_t found = 0;
+  job.world.all_try([&] {
+    if (job.world.rank() != 0 || !std::filesystem::exists(file) || job.options.write.overwrite) return;
+    const std::string other = difference(read_saliency(file).info, info);
+    if (!other.empty()) {
+      fail(ExitCode::bad_input, "{}: exists and was made with {}; name another file or give --overwrite", file.string(),
+           other);
+    }
+    found = 1;
+  });
+  job.world.all_max(std::span(&found, 1));
+  if (found == 0) return std::nullopt;
+  job.log.info(fmt::format("observe: {} already holds this result; using it", file.string()));
+  std::optional<SaliencyFile> result;
+  job.world.all_try([&] { result = read_saliency(file); });
+  return result;
+}
+
+std::string describe(const Placement& p, int threads, const Backend& backend) {
+  return fmt::format("grid pp {} x ep {} x dp {}, {} threads per rank, MPI transport, {}", p.grid.pp, p.grid.ep,
+                     p.grid.dp, threads, backend.numerics_id());
+}
+
+}  // namespace
+
+SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesystem::path& file) {
+  const Options& o = job.options;
+  const Model& model = source.model;
+  Calibration calibration = all_open_calibration(job, model);
+  const Samples& samples = calibration.samples;
+  const std::vector<Block> blocks = make_blocks(samples.offsets, o.block_tokens);
+
+  const Resources resources = all_find_resources(job.world, job.log);
+  Placement placement;
+  std::unique_ptr<Backend> backend;
+  const int threads = o.threads > 0 ? o.threads : resources.threads;
+  job.world.all_try([&] {
+    const std::int64_t memory = o.memory_bytes > 0 ? o.memory_bytes : resources.memory_bytes;
+    const auto count = static_cast<std::int64_t>(blocks.size());
+    placement = place(model, choose_grid(model, job.world.size(), o.grid, count, memory), job.world.rank());
+    backend = make_cpu_backend(o.compute, threads, o.cpu_isa);
+  });
+  all_agree_on_numerics(job.world, backend->numerics_id());
+
+  SaliencyInfo info{model.type,
+                    source.digest,
+                    calibration.digest,
+                    o.compute == Compute::fp32 ? "fp32" : "bf16",
+                    backend->numerics_id(),
+                    o.block_tokens,
+                    samples.samples(),
+                    samples.tokens(),
+                    model.router.top_k,
+                    calibration.domain_names};
+  if (auto earlier = all_reuse(job, info, file)) return std::move(*earlier);
+
+  job.log.info(fmt::format("observe: {} samples, {} tokens, {} blocks; {}", samples.samples(), samples.tokens(),
+                           blocks.size(), describe(placement, threads, *backend)));
+  std::int64_t own = 0;
+  for (const Block& b : blocks) own += b.index % placement.columns() == placement.column() ? b.rows() : 0;
+  const std::int64_t weights = weight_bytes_per_rank(model, placement.grid);
+  job.progress.begin("load", "bytes", weights * job.world.size(), weights);
+  PipelineEvents events;
+  events.layer_loaded = [&](std::int64_t layers_loaded, std::int64_t bytes) {
+    job.progress.advance(bytes);
+    if (layers_loaded < placement.layers.size()) return;
+    job.progress.end();
+    job.progress.begin("observe", "tokens", samples.tokens(), own, flops_per_token(model, samples));
+  };
+  events.block_done = [&](const Block& block) { job.progress.advance(block.rows(), 1); };
+  SaliencyFile result{info,
+                      all_observe(job.world, source.checkpoint, model, placement, samples, blocks, *backend, events)};
+  job.progress.end();
+  job.world.all_try([&] {
+    if (job.world.rank() == 0) write_saliency(file, result.info, result.saliency);
+  });
+  return result;
+}
+
+}  // namespace reap

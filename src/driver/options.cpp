@@ -1,0 +1,265 @@
+#include "driver/options.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include "driver/commands.hpp"
+#include "driver/version.hpp"
+#include "kernels/check.hpp"
+
+namespace po = boost::program_options;
+
+namespace reap {
+namespace {
+
+/// The texts of options whose value is not a plain number, path or list.
+struct Texts {
+  std::string compute = "bf16";
+  std::string cpu_isa = "auto";
+  std::string memory = "0";
+  std::string max_shard_size = "5GB";
+  std::string mtp = "drop";
+  std::string config;
+};
+
+/// A path option. Read as a string, because operator>> of a path stops at the first blank.
+po::typed_value<std::string>* path_value(std::filesystem::path& path) {
+  return po::value<std::string>()->notifier([&path](const std::string& text) { path = text; });
+}
+
+po::options_description file_options(Options& o) {
+  po::options_description group("Files");
+  auto add = group.add_options();
+  add("model,m", path_value(o.model), "checkpoint directory (Hugging Face layout)");
+  add("calibration,c", path_value(o.calibration), "tokenised samples (HDF5, docs/format/calibration.md)");
+  add("saliency,s", path_value(o.saliency),
+      "saliency file: written by observe, read by plan (docs/format/saliency.md)");
+  add("plan,p", path_value(o.plan), "plan.json: written by plan, read by prune (docs/format/plan.md)");
+  add("output,o", path_value(o.output),
+      "run: folder of all results; prune: the pruned model; verify: the model to prove");
+  return group;
+}
+
+po::options_description compute_options(Options& o, Texts& t) {
+  po::options_description group("Computing (the results do not depend on grid and threads)");
+  auto add = group.add_options();
+  add("compute", po::value(&t.compute)->default_value(t.compute), "type of the matrix products: bf16 or fp32");
+  add("block-tokens", po::value(&o.block_tokens)->default_value(o.block_tokens),
+      "tokens per block, the unit of computing; part of a run's identity");
+  add("pp", po::value(&o.grid.pp)->default_value(0), "pipeline stages; ranks = pp * ep * dp; 0 = chosen");
+  add("ep", po::value(&o.grid.ep)->default_value(0), "expert shards; 0 = chosen");
+  add("dp", po::value(&o.grid.dp)->default_value(0), "data replicas; 0 = chosen");
+  add("threads", po::value(&o.threads)->default_value(0), "threads per rank; 0 = cores of the node / ranks on it");
+  add("cpu-isa", po::value(&t.cpu_isa)->default_value(t.cpu_isa),
+      "newest CPU instructions to use: avx2, avx512, avx512_bf16, amx or auto; the bits depend on it");
+  add("memory", po::value(&t.memory)->default_value(t.memory),
+      "memory a rank may use for weights, e.g. 64GB, when the grid is chosen; 0 = memory of the node / ranks on it");
+  return group;
+}
+
+po::options_description plan_options(Options& o) {
+  po::options_description group("Plan");
+  auto add = group.add_options();
+  add("ratio,r", po::value(&o.ratios)->multitoken(),
+      "share of experts to drop per layer, floor(experts * ratio); several make several outputs");
+  add("keep", po::value(&o.plan_request.keep)->default_value(0), "experts to keep per layer, instead of --ratio");
+  add("criterion", po::value(&o.criteria)->multitoken(),
+      fmt::format("{} (default: reap); several make several outputs", fmt::join(criterion_names(), ", ")).c_str());
+  add("keep-multiple", po::value(&o.plan_request.keep_multiple)->default_value(1),
+      "round the kept count up to a multiple of this (8 suits expert parallel serving)");
+  add("preserve-super-experts", po::bool_switch(&o.plan_request.preserve_super_experts),
+      "never drop experts whose largest activation stands out (docs/numerics.md)");
+  add("seed", po::value(&o.plan_request.seed)->default_value(0), "seed of criterion random");
+  return group;
+}
+
+po::options_description output_options(Options& o, Texts& t) {
+  po::options_description group("Output");
+  auto add = group.add_options();
+  add("max-shard-size", po::value(&t.max_shard_size)->default_value(t.max_shard_size),
+      "largest safetensors file, e.g. 5GB, 500MB, 4GiB");
+  add("mtp", po::value(&t.mtp)->default_value(t.mtp), "tensors of multi-token-prediction modules: drop or keep");
+  add("overwrite", po::bool_switch(&o.write.overwrite),
+      "replace existing outputs, each once its successor is complete");
+  add("verify", po::value(&o.verify)->default_value(true), "run, prune: re-read every output and prove it (1 or 0)");
+  return group;
+}
+
+po::options_description report_options(Options& o, Texts& t) {
+  po::options_description group("Reporting");
+  auto add = group.add_options();
+  add("log-dir", path_value(o.log_dir), "folder for a log file per rank");
+  add("metrics", path_value(o.metrics), "append progress and timings to this file, a JSON object a line");
+  add("config", po::value(&t.config), "ini file with any of these options, as name = value; the command line wins");
+  add("help,h", "this text; after a command, what that command does and needs");
+  add("version", "version and exit");
+  return group;
+}
+
+/// "5GB", "512MiB", "1e9", "0" -> bytes.
+std::int64_t parse_bytes(const std::string& text, const char* option) {
+  std::size_t used = 0;
+  double number = -1;
+  try {
+    number = std::stod(text, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  const std::string unit = text.substr(used);
+  static const std::vector<std::pair<std::string, double>> kUnits = {
+      {"", 1.0},    {"B", 1.0},      {"KB", 1e3},        {"MB", 1e6},           {"GB", 1e9},
+      {"TB", 1e12}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}};
+  const auto found = std::find_if(kUnits.begin(), kUnits.end(), [&](const auto& u) { return u.first == unit; });
+  if (used == 0 || found == kUnits.end() || !(number >= 0) || number * found->second > 9e18) {
+    fail(ExitCode::usage, "--{} {}: not a size; write for example 5GB, 512MiB or 1000000", option, text);
+  }
+  return static_cast<std::int64_t>(std::llround(number * found->second));
+}
+
+template <class T>
+T one_of(const std::string& text, const char* option, const std::vector<std::pair<std::string, T>>& choices) {
+  std::string names;
+  for (const auto& [name, value] : choices) {
+    if (text == name) return value;
+    names += (names.empty() ? "" : ", ") + name;
+  }
+  fail(ExitCode::usage, "--{} {}: must be one of {}", option, text, names);
+}
+
+void apply_texts(Options& o, const Texts& t) {
+  o.compute = one_of<Compute>(t.compute, "compute", {{"bf16", Compute::bf16}, {"fp32", Compute::fp32}});
+  o.cpu_isa = one_of<CpuIsa>(t.cpu_isa, "cpu-isa",
+                             {{"auto", CpuIsa::automatic},
+                              {"avx2", CpuIsa::avx2},
+                              {"avx512", CpuIsa::avx512},
+                              {"avx512_bf16", CpuIsa::avx512_bf16},
+                              {"amx", CpuIsa::amx}});
+  o.write.mtp = one_of<Mtp>(t.mtp, "mtp", {{"drop", Mtp::drop}, {"keep", Mtp::keep}});
+  o.write.max_shard_bytes = parse_bytes(t.max_shard_size, "max-shard-size");
+  o.memory_bytes = parse_bytes(t.memory, "memory");
+}
+
+void check_ranges(const Options& o) {
+  const auto at_least = [](const char* option, std::int64_t value, std::int64_t least) {
+    if (value < least) fail(ExitCode::usage, "--{} {}: must be at least {}", option, value, least);
+  };
+  at_least("block-tokens", o.block_tokens, 1);
+  at_least("pp", o.grid.pp, 0);
+  at_least("ep", o.grid.ep, 0);
+  at_least("dp", o.grid.dp, 0);
+  at_least("threads", o.threads, 0);
+  at_least("keep", o.plan_request.keep, 0);
+  at_least("keep-multiple", o.plan_request.keep_multiple, 1);
+  at_least("max-shard-size", o.write.max_shard_bytes, 1);
+  for (const double ratio : o.ratios) {
+    if (!(ratio >= 0 && ratio < 1)) fail(ExitCode::usage, "--ratio {}: must be at least 0 and below 1", ratio);
+  }
+  if (o.plan_request.keep > 0 && !o.ratios.empty()) fail(ExitCode::usage, "--keep and --ratio exclude each other");
+  const std::vector<std::string> known = criterion_names();
+  for (const std::string& criterion : o.criteria) {
+    if (std::find(known.begin(), known.end(), criterion) == known.end()) {
+      fail(ExitCode::usage, "--criterion {}: must be one of {}", criterion, fmt::join(known, ", "));
+    }
+  }
+}
+
+std::string as_text(const po::variable_value& value) {
+  const boost::any& any = value.value();
+  if (const auto* v = boost::any_cast<std::string>(&any)) return *v;
+  if (const auto* v = boost::any_cast<std::int64_t>(&any)) return fmt::format("{}", *v);
+  if (const auto* v = boost::any_cast<std::uint64_t>(&any)) return fmt::format("{}", *v);
+  if (const auto* v = boost::any_cast<int>(&any)) return fmt::format("{}", *v);
+  if (const auto* v = boost::any_cast<bool>(&any)) return *v ? "1" : "0";
+  if (const auto* v = boost::any_cast<std::vector<double>>(&any)) return fmt::format("{}", fmt::join(*v, " "));
+  if (const auto* v = boost::any_cast<std::vector<std::string>>(&any)) return fmt::format("{}", fmt::join(*v, " "));
+  return "";
+}
+
+std::string help_text(const po::options_description& visible, const Command* command) {
+  std::ostringstream out;
+  if (command != nullptr) {
+    out << fmt::format("reap_dist {}: {}\n\n{}\n", command->name, command->summary, command->details) << visible;
+    return out.str();
+  }
+  out << "reap_dist " << version()
+      << ": prunes the experts of sparse Mixture-of-Experts checkpoints (REAP) on one or many ranks\n\n"
+         "usage: reap_dist [command] [options]            or: mpirun -n N reap_dist [command] [options]\n\n"
+         "Commands:\n";
+  for (const Command& c : commands()) out << fmt::format("  {:<9} {}\n", c.name, c.summary);
+  out << "\nExample: the whole job on two ranks, two outputs from one calibration pass\n"
+         "  mpirun -n 2 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n"
+      << visible
+      << "\nExit codes: 0 done, 2 usage, 3 bad input, 4 I/O or disk full, 5 non-finite numerics, 6 peer or "
+         "communication,\n"
+         "70 bug. docs/running.md says more.\n";
+  return out.str();
+}
+
+void read_ini(const std::string& file, const po::options_description& known, po::variables_map& values) {
+  std::ifstream in(file);
+  if (!in) fail(ExitCode::usage, "--config {}: cannot be opened", file);
+  try {
+    po::store(po::parse_config_file(in, known), values);
+  } catch (const po::error& e) {
+    fail(ExitCode::usage, "{}: {}", file, e.what());
+  }
+}
+
+}  // namespace
+
+CommandLine parse_command_line(int argc, const char* const* argv) {
+  CommandLine result;
+  Options& o = result.options;
+  Texts t;
+  po::options_description visible("", 100, 50);
+  visible.add(file_options(o)).add(compute_options(o, t)).add(plan_options(o)).add(output_options(o, t));
+  visible.add(report_options(o, t));
+
+  std::vector<std::string> words(argv + 1, argv + argc);
+  const bool named = !words.empty() && !words[0].starts_with("-");
+  if (named) {
+    o.command = words[0];
+    words.erase(words.begin());
+  }
+  const Command* command = find_command(o.command);
+  if (command == nullptr) {
+    fail(ExitCode::usage, "unknown command '{}'; reap_dist --help lists them", o.command);
+  }
+
+  po::options_description all = visible;
+  std::vector<std::string> positional;
+  all.add_options()("path", po::value(&positional));
+  po::positional_options_description places;
+  places.add("path", -1);
+  po::variables_map values;
+  try {
+    // No guessing: an abbreviated option would change its meaning when a new option is added.
+    const int style = po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
+    po::store(po::command_line_parser(words).options(all).positional(places).style(style).run(), values);
+    if (values.count("help") != 0) return {o, help_text(visible, named ? command : nullptr)};
+    if (values.count("version") != 0) return {o, fmt::format("reap_dist {}\n", version())};
+    if (values.count("config") != 0) read_ini(values["config"].as<std::string>(), visible, values);
+    po::notify(values);
+  } catch (const po::error& e) {
+    fail(ExitCode::usage, "{}; reap_dist --help lists the options", e.what());
+  }
+  if (!positional.empty() && o.command != "inspect") {
+    fail(ExitCode::usage, "unexpected word '{}' after the options of {}", positional[0], o.command);
+  }
+  o.paths.assign(positional.begin(), positional.end());
+  apply_texts(o, t);
+  check_ranges(o);
+  for (const auto& option : visible.options()) {
+    const auto found = values.find(option->long_name());
+    if (found != values.end()) o.effective.emplace_back(option->long_name(), as_text(found->second));
+  }
+  return result;
+}
+
+}  // namespace reap

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "driver/plan.hpp"
+#include "driver/write_checkpoint.hpp"
+#include "kernels/backend.hpp"
+#include "shard/placement.hpp"
+
+namespace reap {
+
+/// What the user asked for. The defaults here are the program's defaults.
+struct Options {
+  std::string command = "run";
+
+  // Files
+  std::filesystem::path model;
+  std::filesystem::path calibration;
+  std::filesystem::path saliency;
+  std::filesystem::path plan;
+  std::filesystem::path output;
+  std::vector<std::filesystem::path> paths;  // of inspect
+
+  // Computing
+  Compute compute = Compute::bf16;
+  std::int64_t block_tokens = 4096;
+  Grid grid;        // 0 = chosen
+  int threads = 0;  // per rank; 0 = cores of the node / ranks on it
+  CpuIsa cpu_isa = CpuIsa::automatic;
+  std::int64_t memory_bytes = 0;  // per rank, for the choice of the grid; 0 = memory of the node / ranks on it
+
+  // Plan
+  std::vector<double> ratios;
+  std::vector<std::string> criteria = {"reap"};
+  PlanRequest plan_request;  // what all plans of a run share
+
+  // Output
+  WriteOptions write;
+  bool verify = true;
+
+  // Reporting
+  std::filesystem::path log_dir;
+  std::filesystem::path metrics;
+
+  /// Every option with its value in effect, in the order of --help.
+  std::vector<std::pair<std::string, std::string>> effective;
+};
+
+/// What the command line comes to: options to run with, or a text to print instead (--help, --version).
+struct CommandLine {
+  Options options;
+  std::string text;  // not empty: print it and exit with 0
+};
+
+/// Reads the command line and, if --config names one, an ini file (the command line wins).
+/// @throws Error(usage) for anything that cannot be meant, naming the option
+CommandLine parse_command_line(int argc, const char* const* argv);
+
+}  // namespace reap

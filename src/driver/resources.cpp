@@ -1,0 +1,67 @@
+#include "driver/resources.hpp"
+
+#include <fmt/format.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+#include <thread>
+
+namespace reap {
+namespace {
+
+/// The cores this process may run on, as text that is equal for equal sets.
+std::string own_cores(int& cores) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) {
+    cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+    return "all";
+  }
+  cores = CPU_COUNT(&set);
+  std::string text;
+  for (int core = 0; core < CPU_SETSIZE; ++core) text += CPU_ISSET(core, &set) ? '1' : '0';
+  return text;
+}
+
+/// The memory limit of this process's control group (version 2, as Slurm and containers set it), or 0.
+std::int64_t cgroup_limit() {
+  std::ifstream self("/proc/self/cgroup");
+  std::string line;
+  while (std::getline(self, line)) {
+    if (!line.starts_with("0::")) continue;
+    std::ifstream file("/sys/fs/cgroup" + line.substr(3) + "/memory.max");
+    std::int64_t bytes = 0;
+    if (file >> bytes) return bytes;  // "max" is no number
+  }
+  return 0;
+}
+
+}  // namespace
+
+Resources all_find_resources(const Comm& world, Log& log) {
+  const Comm node = world.split_by_node();
+  int cores = 1;
+  const std::string mine = own_cores(cores);
+  const std::vector<std::string> all = node.all_gather(mine);
+  const auto sharing = static_cast<int>(std::count(all.begin(), all.end(), mine));
+
+  Resources r;
+  r.ranks_on_node = node.size();
+  r.threads = std::max(1, cores / sharing);
+  const auto online = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+  if (r.threads < online / node.size()) {
+    log.warn(
+        fmt::format("{} of the node's {} cores for each of its {} ranks: the launcher binds them; "
+                    "mpirun --bind-to none, or srun --cpus-per-task, gives them their share",
+                    r.threads, online, node.size()));
+  }
+  std::int64_t memory = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  if (const std::int64_t limit = cgroup_limit(); limit > 0) memory = std::min(memory, limit);
+  r.memory_bytes = memory / 5 * 4 / node.size();
+  return r;
+}
+
+}  // namespace reap

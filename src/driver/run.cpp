@@ -1,0 +1,122 @@
+#include "driver/run.hpp"
+
+#include <fmt/format.h>
+
+#include "driver/observe.hpp"
+#include "driver/run_log.hpp"
+#include "driver/verify.hpp"
+#include "kernels/check.hpp"
+
+namespace reap {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// One output of a run.
+struct Variant {
+  PlanRequest request;
+  std::string name;  // "reap-0.25", "frequency-keep-192"
+};
+
+std::vector<Variant> variants(const Options& o) {
+  if (o.ratios.empty() && o.plan_request.keep == 0) {
+    fail(ExitCode::usage, "--ratio or --keep is missing: how many experts to drop, e.g. --ratio 0.25 0.5");
+  }
+  std::vector<Variant> result;
+  for (const std::string& criterion : o.criteria) {
+    PlanRequest request = o.plan_request;
+    request.criterion = criterion;
+    if (request.keep > 0) result.push_back({request, fmt::format("{}-keep-{}", criterion, request.keep)});
+    for (const double ratio : o.ratios) {
+      request.ratio = ratio;
+      result.push_back({request, fmt::format("{}-{}", criterion, ratio)});
+    }
+  }
+  return result;
+}
+
+/// What would fail after hours of computing fails now.
+void all_check_outputs(Job& job, const std::vector<Variant>& all) {
+  job.world.all_try([&] {
+    const fs::path& folder = job.options.output;
+    if (folder.empty()) fail(ExitCode::usage, "--output is missing: the folder for the results");
+    if (job.world.rank() != 0) return;
+    for (const Variant& v : all) {
+      if (!job.options.write.overwrite && fs::exists(folder / v.name)) {
+        fail(ExitCode::bad_input, "{}: exists; move it away or give --overwrite", (folder / v.name).string());
+      }
+    }
+    std::error_code error;
+    fs::create_directories(folder, error);
+    if (error) fail(ExitCode::io, "{}: cannot be made: {}", folder.string(), error.message());
+  });
+}
+
+/// Rank 0 decides; every rank works from the same text.
+Plan all_decide(const Comm& world, const SaliencyFile& saliency, const PlanRequest& request, const fs::path& file) {
+  std::string text;
+  world.all_try([&] {
+    if (world.rank() != 0) return;
+    const Plan plan = make_plan(saliency, request);
+    write_plan(file, plan);
+    text = plan_text(plan);
+  });
+  return parse_plan(world.all_broadcast(0, text), file.string());
+}
+
+/// Writes one pruned checkpoint and, unless told not to, proves it.
+void all_write_and_verify(Job& job, const Source& source, const Plan& plan, const fs::path& output) {
+  const std::vector<OutputFile> files =
+      plan_output(source.checkpoint, source.model, source.claims, plan, job.options.write);
+  std::int64_t bytes = 0;
+  for (const OutputFile& file : files) bytes += static_cast<std::int64_t>(file.bytes);
+  const auto advance = [&](std::int64_t done) { job.progress.advance(done); };
+  const std::int64_t own = bytes / job.world.size();
+  job.progress.begin("write", "bytes", bytes, own);
+  all_write_checkpoint(job.world, source.checkpoint, source.model, plan, output, job.options.write, advance);
+  job.progress.end();
+  if (!job.options.verify) return;
+  job.progress.begin("verify", "bytes", bytes, own);
+  const VerifyReport report = all_verify(job.world, source.checkpoint.directory(), output, advance);
+  job.progress.end();
+  job.log.info(fmt::format("{}: {} experts per layer, {} tensors, {}; every one equals its source", output.string(),
+                           report.experts, report.tensors, readable_bytes(report.bytes)));
+}
+
+}  // namespace
+
+void run(Job& job) {
+  const Options& o = job.options;
+  std::vector<Variant> all;
+  job.world.all_try([&] { all = variants(o); });
+  all_check_outputs(job, all);
+  const Source source = all_open_source(job.world, o.model);
+  const SaliencyFile saliency =
+      all_observe_job(job, source, o.saliency.empty() ? o.output / "saliency.h5" : o.saliency);
+  for (const Variant& v : all) {
+    const Plan plan = all_decide(job.world, saliency, v.request, o.output / (v.name + ".plan.json"));
+    job.log.info(fmt::format("plan {}: {} of {} experts stay in each of {} layers", v.name, plan.kept, plan.experts,
+                             plan.layers.size()));
+    all_write_and_verify(job, source, plan, o.output / v.name);
+  }
+  all_write_run_log(job, o.output / "run_log.json");
+}
+
+void prune(Job& job) {
+  const Options& o = job.options;
+  Plan plan;
+  job.world.all_try([&] {
+    if (o.plan.empty()) fail(ExitCode::usage, "--plan is missing: the plan.json to carry out");
+    if (o.output.empty()) fail(ExitCode::usage, "--output is missing: the folder for the pruned model");
+    plan = read_plan(o.plan);
+  });
+  const Source source = all_open_source(job.world, o.model);
+  job.world.all_try([&] {
+    if (plan.model_digest == source.digest) return;
+    fail(ExitCode::bad_input, "{}: the plan is for another model (digest {}, this one {})", o.plan.string(),
+         plan.model_digest, source.digest);
+  });
+  all_write_and_verify(job, source, plan, o.output);
+}
+
+}  // namespace reap
