@@ -1,13 +1,14 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <filesystem>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "kernels/dtype.hpp"
+#include "shard/input_file.hpp"
 
 namespace reap {
 
@@ -29,10 +30,12 @@ struct SafetensorsHeader {
 };
 
 /// @throws Error(bad_input) naming file, tensor and offset; Error(io) when the file cannot be read
+SafetensorsHeader read_safetensors_header(const InputFile& file);
 SafetensorsHeader read_safetensors_header(const std::filesystem::path& file);
 
 /// The 8-byte length and JSON header (padded to 8 bytes) of a file that holds `tensors` in the given order from the
-/// start of its data; their `offset`s are ignored. Metadata is {"format": "pt"}. Canonical: the same tensors give the same bytes.
+/// start of its data; their `offset`s are ignored. Metadata is {"format": "pt"}. Canonical: the same tensors give the
+/// same bytes.
 std::string safetensors_header_text(std::span<const TensorInfo> tensors);
 
 }  // namespace reap
