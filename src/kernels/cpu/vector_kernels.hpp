@@ -1,0 +1,20 @@
+#pragma once
+
+// The functions of VectorOps in the build at hand (vector_math.hpp). Included by kernels/cpu/vector_*.cpp only.
+
+#include "kernels/cpu/vector_ops.hpp"
+
+namespace reap::REAP_ISA {
+
+const VectorOps& vector_ops();
+
+void bf16_to_f32(const bf16* from, std::int64_t count, float* to);
+void f16_to_f32(const std::uint16_t* from, std::int64_t count, float* to);
+void f32_to_bf16(const float* from, std::int64_t count, bf16* to);
+void rms_norm(const float* x, const float* weight, float eps, std::int64_t width, float* y);
+void rope(float* row, const float* angle, std::int64_t heads, std::int64_t head_dim, std::int64_t half);
+void sigmoid(const float* x, std::int64_t count, float* s);
+void combine(const void* f, bool is_bf16, const std::int32_t* position, const float* gate, std::int64_t top_k,
+             std::int64_t width, float* x);
+
+}  // namespace reap::REAP_ISA

@@ -1,0 +1,20 @@
+#include "kernels/cpu/vector_ops.hpp"
+
+#include "kernels/cpu/vector_kernels.hpp"
+
+namespace reap::REAP_ISA {
+
+const VectorOps& vector_ops() {
+  static constexpr VectorOps ops{
+      .bf16_to_f32 = bf16_to_f32,
+      .f16_to_f32 = f16_to_f32,
+      .f32_to_bf16 = f32_to_bf16,
+      .rms_norm = rms_norm,
+      .rope = rope,
+      .sigmoid = sigmoid,
+      .combine = combine,
+  };
+  return ops;
+}
+
+}  // namespace reap::REAP_ISA
