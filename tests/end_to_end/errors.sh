@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Bad input ends with the documented exit code, one line that names the culprit, and nothing under a final name.
+# usage: errors.sh REAP_DIST
+set -uo pipefail
+reap_dist=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+model=$REAP_TEST_DATA/m2-mini-bf16
+calibration=$REAP_TEST_DATA/random_v211.h5
+failures=0
+
+# expect CODE PATTERN RANKS ARGS...: exit code, and exactly one error line, which matches
+expect() {
+  local code=$1 pattern=$2 ranks=$3 got
+  shift 3
+  if [ "$ranks" = 0 ]; then "$reap_dist" "$@" >"$work/out" 2>"$work/err"; else mpirun -n "$ranks" "$reap_dist" "$@" >"$work/out" 2>"$work/err"; fi
+  got=$?
+  local lines
+  lines=$(grep -c '^reap_dist: error: ' "$work/err")
+  if [ "$got" != "$code" ] || [ "$lines" != 1 ] || ! grep -Eq "^reap_dist: error: .*$pattern" "$work/err"; then
+    echo "FAILED: reap_dist $* on $ranks ranks: exit $got (expected $code), $lines error lines (expected 1: $pattern)"
+    cat "$work/err"
+    failures=$((failures + 1))
+  fi
+}
+
+run=(run --model "$model" --calibration "$calibration" --output "$work/out-dir" --ratio 0.3)
+for ranks in 0 2; do
+  expect 2 "unknown command 'prnue'" $ranks prnue
+  expect 2 "modle" $ranks run --modle x
+  expect 2 "ratio" $ranks run --model "$model" --calibration "$calibration" --output "$work/out-dir"
+  expect 2 "output is missing" $ranks run --model "$model" --calibration "$calibration" --ratio 0.3
+  expect 3 "/nonexistent" $ranks run --model /nonexistent --calibration "$calibration" --output "$work/out-dir" --ratio 0.3
+  expect 3 "no-such.h5" $ranks run --model "$model" --calibration "$work/no-such.h5" --output "$work/out-dir" --ratio 0.3
+  expect 2 "top.?k|experts" $ranks "${run[@]}" --ratio 0.9
+done
+expect 2 "grid|ranks" 2 "${run[@]}" --pp 2 --ep 2
+expect 2 "grid|ranks" 3 "${run[@]}" --pp 3
+expect 3 "vocab|token" 2 run --model "$model" --calibration "$REAP_TEST_DATA/calib_64x512.h5" --output "$work/out-dir" --ratio 0.3
+
+"$reap_dist" "${run[@]}" 2>"$work/log" || { cat "$work/log"; exit 1; }
+before=$(cd "$work/out-dir" && find . -type f | sort | xargs sha256sum | sha256sum)
+expect 3 "exists" 2 "${run[@]}"
+expect 3 "exists and was made with" 2 "${run[@]}" --ratio 0.5 --block-tokens 100
+[ "$before" = "$(cd "$work/out-dir" && find . -type f | sort | xargs sha256sum | sha256sum)" ] || { echo "a refused run changed the output"; failures=$((failures + 1)); }
+
+printf '\xff' | dd of="$work/out-dir/reap-0.3/model-00001-of-00001.safetensors" bs=1 seek=200000 conv=notrunc status=none
+expect 3 "model-00001-of-00001.safetensors" 2 verify --model "$model" --output "$work/out-dir/reap-0.3"
+
+if [ "$(id -u)" = 0 ] && mkdir "$work/small" && mount -t tmpfs -o size=1m tmpfs "$work/small" 2>/dev/null; then
+  expect 4 "small" 2 prune --model "$model" --plan "$work/out-dir/reap-0.3.plan.json" --output "$work/small/pruned"
+  left=$(ls -A "$work/small")
+  umount "$work/small"
+  [ -z "$left" ] || { echo "left on the full disk: $left"; failures=$((failures + 1)); }
+else
+  echo "disk full: skipped, mounting a small file system needs root"
+fi
+[ "$failures" = 0 ] && echo "all errors as documented"
+exit "$failures"
