@@ -6,6 +6,11 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
 
+find_program(REAP_CCACHE ccache)
+if(REAP_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${REAP_CCACHE})
+endif()
+
 add_library(reap_flags INTERFACE)
 target_compile_features(reap_flags INTERFACE cxx_std_20)
 target_include_directories(reap_flags INTERFACE ${PROJECT_SOURCE_DIR}/src)
