@@ -1,0 +1,142 @@
+#include "shard/layer.hpp"
+
+#include <cstring>
+#include <span>
+
+#include "kernels/check.hpp"
+#include "shard/families.hpp"
+
+namespace reap {
+namespace {
+
+/// Brings the tensors of one layer (or of none, layer -1) to the backend. One tensor at a time is in host memory
+/// besides.
+class Loader {
+ public:
+  Loader(const Checkpoint& checkpoint, const Model& model, std::int64_t layer, Backend& backend)
+      : checkpoint_{checkpoint}, model_{model}, layer_{static_cast<std::int32_t>(layer)}, backend_{backend} {}
+
+  /// A vector or table as fp32.
+  Buffer<float> floats(Part part) {
+    const Tensor& tensor = read(part);
+    const std::vector<float> values = to_floats(tensor.dtype);
+    return upload<float>(values);
+  }
+
+  /// A table in its stored type.
+  Buffer<std::byte> raw(Part part, DType& dtype) {
+    dtype = read(part).dtype;
+    return upload<std::byte>(data_);
+  }
+
+  std::unique_ptr<Weight> weight(Part part, Compute precision, std::int64_t expert = -1) {
+    const Tensor& tensor = read(part, expert);
+    REAP_CHECK(tensor.shape.size() == 2, "tensor {} has {} axes", tensor.name, tensor.shape.size());
+    if (tensor.dtype == DType::f8_e4m3) read_scales(part, expert);
+    return backend_.pack({.data = data_.data(),
+                          .dtype = tensor.dtype,
+                          .rows = tensor.shape[0],
+                          .cols = tensor.shape[1],
+                          .scale_inv = tensor.dtype == DType::f8_e4m3 ? scales_.data() : nullptr},
+                         precision);
+  }
+
+ private:
+  const Tensor& find(Part part, std::int64_t expert, bool scale) const {
+    return checkpoint_.at(tensor_name(model_, {part, layer_, static_cast<std::int32_t>(expert), scale}));
+  }
+
+  const Tensor& read(Part part, std::int64_t expert = -1) {
+    const Tensor& tensor = find(part, expert, false);
+    data_.resize(tensor.bytes);
+    checkpoint_.read(tensor, 0, data_);
+    return tensor;
+  }
+
+  void read_scales(Part part, std::int64_t expert) {
+    const Tensor& tensor = find(part, expert, true);
+    scales_.resize(tensor.bytes / sizeof(float));
+    checkpoint_.read(tensor, 0, std::as_writable_bytes(std::span(scales_)));
+  }
+
+  std::vector<float> to_floats(DType dtype) const {
+    std::vector<float> values(data_.size() / size_of(dtype));
+    if (dtype == DType::f32) {
+      std::memcpy(values.data(), data_.data(), data_.size());
+      return values;
+    }
+    REAP_CHECK(dtype == DType::bf16 || dtype == DType::f16, "dtype {}", name_of(dtype));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      std::uint16_t bits = 0;
+      std::memcpy(&bits, data_.data() + i * sizeof(bits), sizeof(bits));  // the file promises no alignment
+      values[i] = dtype == DType::bf16 ? to_float(bf16{bits}) : f16_to_float(bits);
+    }
+    return values;
+  }
+
+  template <class T>
+  Buffer<T> upload(std::span<const T> values) {
+    Buffer<T> buffer(backend_.memory(), static_cast<std::int64_t>(values.size()));
+    backend_.upload(buffer.data(), values.data(), values.size_bytes());
+    return buffer;
+  }
+
+  const Checkpoint& checkpoint_;
+  const Model& model_;
+  std::int32_t layer_;
+  Backend& backend_;
+  std::vector<std::byte> data_;  // of the tensor read last; memory is reused
+  std::vector<float> scales_;
+};
+
+}  // namespace
+
+std::int64_t LayerWeights::bytes() const {
+  std::int64_t bytes = input_norm.bytes() + post_norm.bytes() + q_norm.bytes() + k_norm.bytes() + gate_bias.bytes();
+  for (const Weight* weight : {q.get(), k.get(), v.get(), o.get(), gate.get()}) bytes += weight->bytes();
+  for (const std::unique_ptr<Weight>& weight : w) bytes += weight->bytes();
+  return bytes;
+}
+
+LayerWeights load_layer(const Checkpoint& checkpoint, const Model& model, std::int64_t layer, const Range& experts,
+                        Backend& backend) {
+  const Compute compute = backend.compute();
+  Loader load(checkpoint, model, layer, backend);
+  LayerWeights weights;
+  weights.input_norm = load.floats(Part::input_norm);
+  weights.post_norm = load.floats(Part::post_norm);
+  weights.q_norm = load.floats(Part::q_norm);
+  weights.k_norm = load.floats(Part::k_norm);
+  weights.q = load.weight(Part::q, compute);
+  weights.k = load.weight(Part::k, compute);
+  weights.v = load.weight(Part::v, compute);
+  weights.o = load.weight(Part::o, compute);
+  weights.gate = load.weight(Part::gate, Compute::fp32);
+  weights.gate_bias = load.floats(Part::gate_bias);
+  weights.w.reserve(3 * static_cast<std::size_t>(experts.size()));
+  weights.experts.reserve(static_cast<std::size_t>(experts.size()));
+  for (std::int64_t expert = experts.begin; expert < experts.end; ++expert) {
+    const auto own = [&](Part part) { return weights.w.emplace_back(load.weight(part, compute, expert)).get(); };
+    const Weight* w1 = own(Part::w1);
+    const Weight* w3 = own(Part::w3);
+    const Weight* w2 = own(Part::w2);
+    weights.experts.push_back({w1, w3, w2});
+  }
+  return weights;
+}
+
+Embedding load_embedding(const Checkpoint& checkpoint, const Model& model, Backend& backend) {
+  Embedding embedding{};
+  embedding.table = Loader(checkpoint, model, -1, backend).raw(Part::embedding, embedding.dtype);
+  return embedding;
+}
+
+Head load_head(const Checkpoint& checkpoint, const Model& model, Backend& backend) {
+  Loader load(checkpoint, model, -1, backend);
+  Head head;
+  head.norm = load.floats(Part::final_norm);
+  head.projection = load.weight(Part::head, backend.compute());
+  return head;
+}
+
+}  // namespace reap
