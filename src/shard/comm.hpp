@@ -12,6 +12,9 @@
 
 namespace reap {
 
+/// Throws Error(peer) naming `call` unless `status` is MPI_SUCCESS.
+void check_mpi(int status, const char* call);
+
 /// Owns a duplicate of an MPI communicator, so our messages never meet the caller's.
 /// Construction, split and every all_* call are collective. MPI errors arrive as Error(peer).
 class Comm {
@@ -39,11 +42,13 @@ class Comm {
   std::vector<std::string> all_gather(const std::string& text) const;
 
   /// Runs `work` on every rank; when it throws on any, all ranks throw a SharedError with the message and
-  /// exit code of the lowest such rank, so that none is left waiting in a collective. `work` itself must not meet other ranks.
+  /// exit code of the lowest such rank, so that none is left waiting in a collective. `work` itself must not meet other
+  /// ranks.
   void all_try(const std::function<void()>& work) const;
 
  private:
   Comm(MPI_Comm owned, int rank, int size) : comm_{owned}, rank_{rank}, size_{size} {}
+  static Comm adopt(MPI_Comm owned);
   MPI_Comm comm_;
   int rank_;
   int size_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -7,6 +8,10 @@
 #include "kernels/fields.hpp"
 
 namespace reap {
+
+/// Brings the digits of `sums`, [experts, kSumsPerExpert] of one group and layer, to canonical form.
+/// @throws Error(numerics) naming field, layer and expert on overflow
+void normalise_sums(std::span<std::int64_t> sums, std::int64_t layer);
 
 /// The field sums of a model: [group, layer, expert]. group = domain * 2 + half.
 struct Saliency {
@@ -38,9 +43,9 @@ struct Saliency {
 /// The sums over groups, per [layer, expert], as doubles rounded once from the exact sums.
 struct FieldTotals {
   std::int64_t layers = 0, experts = 0;
-  std::vector<std::int64_t> count;                       // [layers, experts]
-  std::array<std::vector<double>, kFields.size()> sum;   // by Field, [layers, experts]
-  std::vector<double> max_abs;                           // [layers, experts]
+  std::vector<std::int64_t> count;                      // [layers, experts]
+  std::array<std::vector<double>, kFields.size()> sum;  // by Field, [layers, experts]
+  std::vector<double> max_abs;                          // [layers, experts]
 };
 FieldTotals totals(const Saliency& saliency);
 
