@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/backend.hpp"
+#include "shard/comm.hpp"
+#include "shard/link.hpp"
+#include "shard/placement.hpp"
+
+namespace reap {
+
+/// The link over MPI, through host memory. Collective over `world`, whose ranks are those of the placement's grid.
+/// @param hidden  width of the hidden states
+/// @param blocks  rows of the blocks that will pass through this rank's stage, in order
+std::unique_ptr<Link> make_mpi_link(const Comm& world, const Placement& placement, Backend& backend,
+                                    std::int64_t hidden, std::vector<std::int64_t> blocks);
+
+}  // namespace reap
