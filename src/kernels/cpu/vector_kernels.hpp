@@ -16,5 +16,8 @@ void rope(float* row, const float* angle, std::int64_t heads, std::int64_t head_
 void sigmoid(const float* x, std::int64_t count, float* s);
 void combine(const void* f, bool is_bf16, const std::int32_t* position, const float* gate, std::int64_t top_k,
              std::int64_t width, float* x);
+std::int64_t attention_queries(std::int64_t group);
+std::int64_t attention_scratch(std::int64_t group, std::int64_t head_dim);
+void attention(const AttentionTile& tile, float* scratch);
 
 }  // namespace reap::REAP_ISA

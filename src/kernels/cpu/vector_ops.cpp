@@ -13,6 +13,9 @@ const VectorOps& vector_ops() {
       .rope = rope,
       .sigmoid = sigmoid,
       .combine = combine,
+      .attention_queries = attention_queries,
+      .attention_scratch = attention_scratch,
+      .attention = attention,
   };
   return ops;
 }

@@ -8,6 +8,21 @@ namespace reap {
 
 enum class CpuIsa : std::uint8_t;
 
+/// One tile of causal attention: consecutive queries of one sample, under all the query heads of one kv head.
+struct AttentionTile {
+  const void* q;             // first query of the tile, first head of the group
+  const void* k;             // first row of the sample, the kv head
+  const void* v;             // likewise
+  void* out;                 // as q
+  bool is_bf16;              // all four are bf16, else fp32
+  std::int64_t q_stride;     // elements from a row to the next, q and out
+  std::int64_t kv_stride;    // likewise, k and v
+  std::int64_t first_query;  // position of the first query within the sample
+  std::int64_t queries;      // at most attention_queries(group)
+  std::int64_t group;        // query heads per kv head, head_dim elements apart
+  std::int64_t head_dim;
+};
+
 /// The loops that gain from wide vectors, for one instruction set: each works on one row or tile, without threads.
 /// Their sources (kernels/cpu/vector_*.cpp) are compiled once per instruction set, so they hold no templates or inline
 /// functions of a library: the linker could take such a function's AVX-512 copy for the whole program.
@@ -28,6 +43,12 @@ struct VectorOps {
   /// x += sum over j ascending of gate[j] * f[position[j]], where f is [.., width] fp32 or bf16.
   void (*combine)(const void* f, bool is_bf16, const std::int32_t* position, const float* gate, std::int64_t top_k,
                   std::int64_t width, float* x);
+
+  /// Queries that one tile takes when `group` query heads share a kv head.
+  std::int64_t (*attention_queries)(std::int64_t group);
+  /// Floats of scratch, 64-byte aligned, that attention() needs.
+  std::int64_t (*attention_scratch)(std::int64_t group, std::int64_t head_dim);
+  void (*attention)(const AttentionTile& tile, float* scratch);
 };
 
 /// The table for `isa`, which the machine must have (not `automatic`).
