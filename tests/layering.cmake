@@ -4,6 +4,7 @@
 #   3. A backend is chosen by file: no conditional compilation.
 #   4. No file is longer than 500 lines.
 cmake_minimum_required(VERSION 3.25)
+cmake_path(ABSOLUTE_PATH SRC BASE_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
 
 # header (regex) -> files that may include it (regex, from src). A header that no line knows needs one: that is a new library.
 set(doors
