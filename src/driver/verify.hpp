@@ -15,10 +15,10 @@ struct VerifyReport {
   std::int64_t experts = 0;  // per layer, in the output
 };
 
-/// Proves a pruned model against its source, from the files alone: reads both and compares slice by slice; config, index,
-/// headers, gate rows and bias agree with the experts present; nothing is missing, surplus or misnamed; the digests of
-/// reap_manifest.json hold; side files are equal. Which experts stayed is taken from the manifest. Collective; the files are
-/// shared out over the ranks.
+/// Proves a pruned model against its source, from the files alone: reads both and compares slice by slice; config,
+/// index, headers, gate rows and bias agree with the experts present; nothing is missing, surplus or misnamed; the
+/// digests of reap_manifest.json hold; side files are equal. Which experts stayed is taken from the manifest.
+/// Collective; the files are shared out over the ranks.
 /// @throws Error(bad_input) naming the first file and tensor that differ
 VerifyReport all_verify(const Comm& world, const std::filesystem::path& source, const std::filesystem::path& output,
                         const std::function<void(std::int64_t bytes)>& progress);

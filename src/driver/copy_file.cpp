@@ -1,0 +1,153 @@
+#include "driver/copy_file.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "driver/conveyor.hpp"
+#include "driver/digest.hpp"
+#include "driver/file_writer.hpp"
+#include "kernels/buffer.hpp"
+#include "shard/input_file.hpp"
+
+namespace reap {
+namespace {
+
+constexpr std::size_t kChunkBytes = std::size_t{8} << 20;  // large enough for any disk's bandwidth
+constexpr std::size_t kChunks = 4;                         // one per stage and one to even out their speeds
+
+/// A part of a tensor within a chunk.
+struct Piece {
+  std::size_t bytes;
+  bool last;  // the tensor ends with it
+};
+
+/// A run of the output file's bytes: first what is left of the header, then pieces of tensors, one after the other.
+struct Chunk {
+  Buffer<std::byte> memory{host_memory, kChunkBytes};
+  std::size_t header_bytes = 0;
+  std::size_t bytes = 0;
+  std::vector<Piece> pieces;
+
+  std::span<const std::byte> all() const { return {memory.data(), bytes}; }
+  std::span<std::byte> rest() const { return {memory.data() + bytes, kChunkBytes - bytes}; }
+};
+
+/// The bytes of an output file from front to back: the header, then each tensor's slice of the source.
+class Reader {
+ public:
+  Reader(const Checkpoint& source, const OutputFile& file) : source_{source}, file_{file}, header_{header_text(file)} {}
+
+  /// Fills a chunk with what comes next; false at the end of the file.
+  bool fill(Chunk& chunk) {
+    chunk.pieces.clear();
+    chunk.header_bytes = std::min(header_.size() - header_read_, kChunkBytes);
+    std::memcpy(chunk.memory.data(), header_.data() + header_read_, chunk.header_bytes);
+    header_read_ += chunk.header_bytes;
+    chunk.bytes = chunk.header_bytes;
+    while (tensor_ < file_.tensors.size() && chunk.bytes < kChunkBytes) read_piece(chunk);
+    return chunk.bytes > 0;
+  }
+
+ private:
+  void read_piece(Chunk& chunk) {
+    const OutputTensor& tensor = file_.tensors[tensor_];
+    const Tensor& from = source_.tensors()[tensor.source];
+    const auto [begin, length] = run_at(tensor, from);
+    const std::size_t bytes = std::min<std::uint64_t>(length, chunk.rest().size());
+    source_.read(from, begin, chunk.rest().first(bytes));
+    chunk.bytes += bytes;
+    position_ += bytes;
+    const bool last = position_ == tensor.info.bytes;
+    chunk.pieces.push_back({bytes, last});
+    if (!last) return;
+    ++tensor_;
+    position_ = 0;
+  }
+
+  /// Where the output's byte `position_` lies in the source tensor, and how many follow it in both.
+  std::pair<std::uint64_t, std::uint64_t> run_at(const OutputTensor& tensor, const Tensor& from) const {
+    if (tensor.rows.empty()) return {position_, tensor.info.bytes - position_};
+    const std::uint64_t row_bytes = from.bytes / static_cast<std::uint64_t>(from.shape[0]);
+    const std::uint64_t row = position_ / row_bytes;
+    const std::uint64_t within = position_ % row_bytes;
+    std::uint64_t end = row + 1;
+    while (end < tensor.rows.size() && tensor.rows[end] == tensor.rows[end - 1] + 1) ++end;
+    return {static_cast<std::uint64_t>(tensor.rows[row]) * row_bytes + within, (end - row) * row_bytes - within};
+  }
+
+  const Checkpoint& source_;
+  const OutputFile& file_;
+  std::string header_;
+  std::size_t header_read_ = 0;
+  std::size_t tensor_ = 0;
+  std::uint64_t position_ = 0;  // within the tensor, in the output
+};
+
+/// The digests of a file as its bytes pass.
+class Hasher {
+ public:
+  void pass(const Chunk& chunk) {
+    sha256_.update(chunk.all());
+    result_.bytes += chunk.bytes;
+    std::span<const std::byte> rest = chunk.all().subspan(chunk.header_bytes);
+    for (const Piece& piece : chunk.pieces) {
+      if (!xxh3_) xxh3_.emplace();
+      xxh3_->update(rest.first(piece.bytes));
+      rest = rest.subspan(piece.bytes);
+      if (!piece.last) continue;
+      result_.xxh3.push_back(xxh3_->hex());
+      xxh3_.reset();
+    }
+  }
+
+  FileDigests finish() {
+    result_.sha256 = sha256_.hex();
+    return std::move(result_);
+  }
+
+ private:
+  Sha256 sha256_;
+  std::optional<Xxh3> xxh3_;  // of the tensor that is passing
+  FileDigests result_;
+};
+
+}  // namespace
+
+FileDigests copy_tensors(const Checkpoint& source, const OutputFile& file, const std::filesystem::path& directory,
+                         const std::function<void(std::int64_t bytes)>& progress) {
+  FileWriter writer(directory / file.name, file.bytes);
+  Reader reader(source, file);
+  Hasher hasher;
+  std::array<Chunk, kChunks> chunks;
+  const std::array<std::function<void(std::size_t)>, 2> stages{
+      [&](std::size_t slot) { hasher.pass(chunks[slot]); },
+      [&](std::size_t slot) {
+        writer.append(chunks[slot].all());
+        if (progress) progress(static_cast<std::int64_t>(chunks[slot].bytes));
+      }};
+  run_conveyor(
+      kChunks, [&](std::size_t slot) { return reader.fill(chunks[slot]); }, stages);
+  writer.finish();
+  return hasher.finish();
+}
+
+FileDigests copy_side_file(const std::filesystem::path& from, const std::filesystem::path& to) {
+  const InputFile input(from);
+  FileWriter writer(to, input.size());
+  Hasher hasher;
+  Chunk chunk;
+  for (std::uint64_t begin = 0; begin < input.size(); begin += chunk.bytes) {
+    chunk.bytes = std::min<std::uint64_t>(input.size() - begin, kChunkBytes);
+    input.read(begin, {chunk.memory.data(), chunk.bytes});
+    hasher.pass(chunk);
+    writer.append(chunk.all());
+  }
+  writer.finish();
+  return hasher.finish();
+}
+
+}  // namespace reap

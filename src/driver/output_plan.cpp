@@ -1,0 +1,169 @@
+#include "driver/output_plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "kernels/check.hpp"
+#include "shard/json.hpp"
+
+namespace reap {
+namespace {
+
+void check_plan(const Plan& plan, const Model& model) {
+  if (std::cmp_not_equal(plan.layers.size(), model.layers) || plan.experts != model.router.experts) {
+    fail(ExitCode::bad_input, "the plan is for {} layers of {} experts, the model has {} of {}", plan.layers.size(),
+         plan.experts, model.layers, model.router.experts);
+  }
+  if (plan.kept < model.router.top_k || plan.kept > plan.experts) {
+    fail(ExitCode::bad_input, "the plan keeps {} experts per layer; a token needs {} and there are {}", plan.kept,
+         model.router.top_k, plan.experts);
+  }
+  for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
+    const std::vector<std::int32_t>& keep = plan.layers[layer].keep;
+    const bool ascending = std::adjacent_find(keep.begin(), keep.end(), std::greater_equal<>()) == keep.end();
+    if (std::cmp_not_equal(keep.size(), plan.kept) || !ascending || keep.front() < 0 || keep.back() >= plan.experts) {
+      fail(ExitCode::bad_input, "the plan's experts of layer {} are not {} ascending numbers below {}", layer,
+           plan.kept, plan.experts);
+    }
+  }
+}
+
+/// The number of each source expert in the output, [layer][expert]; -1 for those that go.
+std::vector<std::vector<std::int32_t>> renumber(const Plan& plan) {
+  std::vector<std::vector<std::int32_t>> numbers;
+  numbers.reserve(plan.layers.size());
+  for (const LayerPlan& layer : plan.layers) {
+    std::vector<std::int32_t>& number = numbers.emplace_back(plan.experts, -1);
+    for (std::size_t i = 0; i < layer.keep.size(); ++i) number[layer.keep[i]] = static_cast<std::int32_t>(i);
+  }
+  return numbers;
+}
+
+/// The whole of a source tensor, under the same name.
+OutputTensor whole(const Tensor& tensor, std::size_t index) { return {tensor, static_cast<std::int64_t>(index), {}}; }
+
+/// The rows of the experts that stay.
+OutputTensor sliced(const Tensor& tensor, std::size_t index, const std::vector<std::int32_t>& keep,
+                    std::int64_t experts) {
+  OutputTensor result = whole(tensor, index);
+  if (std::cmp_equal(keep.size(), experts)) return result;
+  result.rows = keep;
+  result.info.shape[0] = static_cast<std::int64_t>(keep.size());
+  result.info.bytes = tensor.bytes / static_cast<std::uint64_t>(experts) * keep.size();
+  return result;
+}
+
+/// Fills files one after the other, each with at most `max_bytes` of data unless a single tensor is larger.
+class Packer {
+ public:
+  explicit Packer(std::int64_t max_bytes) : max_bytes_{static_cast<std::uint64_t>(max_bytes)} {}
+
+  void add(OutputTensor tensor) {
+    const bool fits = data_bytes_ + tensor.info.bytes <= max_bytes_;
+    if (files_.empty() || (!fits && !files_.back().tensors.empty())) {
+      files_.emplace_back();
+      data_bytes_ = 0;
+    }
+    data_bytes_ += tensor.info.bytes;
+    files_.back().tensors.push_back(std::move(tensor));
+  }
+
+  std::vector<OutputFile> finish() && {
+    for (std::size_t i = 0; i < files_.size(); ++i) {
+      files_[i].name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, files_.size());
+      lay_out(files_[i]);
+    }
+    return std::move(files_);
+  }
+
+ private:
+  static void lay_out(OutputFile& file) {
+    std::stable_sort(file.tensors.begin(), file.tensors.end(), [](const OutputTensor& a, const OutputTensor& b) {
+      return size_of(a.info.dtype) > size_of(b.info.dtype);
+    });
+    file.bytes = header_text(file).size();
+    for (OutputTensor& tensor : file.tensors) {
+      tensor.info.offset = file.bytes;
+      file.bytes += tensor.info.bytes;
+    }
+  }
+
+  std::uint64_t max_bytes_;
+  std::uint64_t data_bytes_ = 0;
+  std::vector<OutputFile> files_;
+};
+
+}  // namespace
+
+std::vector<OutputFile> plan_output(const Checkpoint& source, const Model& model, const std::vector<Claim>& claims,
+                                    const Plan& plan, const WriteOptions& options) {
+  check_plan(plan, model);
+  REAP_CHECK(claims.size() == source.tensors().size(), "{} claims for {} tensors", claims.size(),
+             source.tensors().size());
+  if (options.max_shard_bytes < 1)
+    fail(ExitCode::usage, "--max-shard-size is {}: it has to be at least 1", options.max_shard_bytes);
+  const std::vector<std::vector<std::int32_t>> numbers = renumber(plan);
+  Packer packer(options.max_shard_bytes);
+  for (std::size_t i = 0; i < claims.size(); ++i) {
+    const Tensor& tensor = source.tensors()[i];
+    Claim claim = claims[i];
+    if (claim.part == Part::mtp) {
+      if (options.mtp == Mtp::keep) packer.add(whole(tensor, i));
+    } else if (claim.part == Part::gate || claim.part == Part::gate_bias) {
+      REAP_CHECK(!claim.scale, "tensor {}: the rows of a scaled router cannot be sliced", tensor.name);
+      packer.add(sliced(tensor, i, plan.layers[claim.layer].keep, plan.experts));
+    } else if (claim.expert >= 0) {
+      claim.expert = numbers[claim.layer][claim.expert];
+      if (claim.expert < 0) continue;
+      OutputTensor expert = whole(tensor, i);
+      expert.info.name = tensor_name(model, claim);
+      packer.add(std::move(expert));
+    } else {
+      packer.add(whole(tensor, i));
+    }
+  }
+  return std::move(packer).finish();
+}
+
+std::string header_text(const OutputFile& file) {
+  std::vector<TensorInfo> tensors;
+  tensors.reserve(file.tensors.size());
+  for (const OutputTensor& tensor : file.tensors) tensors.push_back(tensor.info);
+  return safetensors_header_text(tensors);
+}
+
+std::string pruned_config(const Checkpoint& source, const Model& model, const Plan& plan, const WriteOptions& options) {
+  std::string text = source.config_text();
+  if (plan.kept != model.router.experts) text = with_member(text, "num_local_experts", fmt::to_string(plan.kept));
+  if (model.mtp_layers > 0 && options.mtp == Mtp::drop) {
+    text = with_member(text, "num_mtp_modules", "0");
+    text = with_member(text, "use_mtp", "false");
+  }
+  return text;
+}
+
+std::string index_text(const std::vector<OutputFile>& files) {
+  std::uint64_t total_size = 0;
+  std::map<std::string_view, std::string_view> by_name;
+  for (const OutputFile& file : files) {
+    for (const OutputTensor& tensor : file.tensors) {
+      total_size += tensor.info.bytes;
+      by_name.emplace(tensor.info.name, file.name);
+    }
+  }
+  Json::object_t weight_map;
+  weight_map.reserve(by_name.size());
+  // Appended as they come: ordered_json's own insertion would look for each key among all before it.
+  for (const auto& [name, file] : by_name) weight_map.emplace_back(std::string(name), std::string(file));
+  Json index;
+  index["metadata"]["total_size"] = total_size;
+  index["weight_map"] = std::move(weight_map);
+  return index.dump(2) + "\n";
+}
+
+}  // namespace reap

@@ -1,0 +1,60 @@
+#include "driver/verify.hpp"
+
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "driver/share_out.hpp"
+#include "driver/verify_bytes.hpp"
+#include "driver/verify_structure.hpp"
+
+namespace reap {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A pruned model and its source, found to agree in all but the bytes, which are still to be compared.
+struct Pair {
+  Pair(const fs::path& source_directory, const fs::path& output_directory)
+      : source(Checkpoint(source_directory)), manifest(open_manifest(output_directory, source)) {
+    Checkpoint opened(output_directory);
+    verify_config(opened, source, manifest);
+    output.emplace(std::move(opened));
+    slices = verify_tensors(*output, source, manifest);
+    verify_manifest(*output, slices, manifest);
+  }
+
+  OpenModel source;
+  Manifest manifest;
+  std::optional<OpenModel> output;
+  std::vector<Slice> slices;
+};
+
+}  // namespace
+
+VerifyReport all_verify(const Comm& world, const fs::path& source, const fs::path& output,
+                        const std::function<void(std::int64_t bytes)>& progress) {
+  std::unique_ptr<const Pair> pair;
+  world.all_try([&] { pair = std::make_unique<const Pair>(source, output); });
+  const Checkpoint& checkpoint = pair->output->checkpoint;
+  world.all_try([&] {
+    if (world.rank() != 0) return;
+    verify_index(checkpoint);
+    verify_side_files(checkpoint, pair->source.checkpoint, pair->manifest);
+  });
+  world.all_try([&] {
+    std::vector<std::uint64_t> bytes;
+    for (const ManifestFile& file : pair->manifest.files) bytes.push_back(file.bytes);
+    for (const std::size_t file : share_out(bytes, world.size(), world.rank())) {
+      verify_file(*pair->output, pair->source, pair->slices, pair->manifest, file, progress);
+    }
+  });
+  VerifyReport report;
+  report.tensors = static_cast<std::int64_t>(checkpoint.tensors().size());
+  for (const Tensor& tensor : checkpoint.tensors()) report.bytes += static_cast<std::int64_t>(tensor.bytes);
+  report.experts = pair->manifest.plan.kept;
+  return report;
+}
+
+}  // namespace reap

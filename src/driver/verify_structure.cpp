@@ -1,0 +1,216 @@
+#include "driver/verify_structure.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <unordered_map>
+#include <utility>
+
+#include "driver/digest.hpp"
+#include "kernels/check.hpp"
+#include "shard/input_file.hpp"
+#include "shard/json.hpp"
+
+namespace reap {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uint64_t kMaxManifestBytes = 1'000'000'000;
+
+std::string path_of(const Checkpoint& checkpoint, const Tensor& tensor) {
+  return (checkpoint.directory() / checkpoint.files()[tensor.file]).string();
+}
+
+/// The plan lists, for every layer of the source, as many of its experts as it says, and enough for a token.
+void check_plan(const std::string& path, const ManifestPlan& plan, const Model& model) {
+  if (plan.experts != model.router.experts || std::cmp_not_equal(plan.keep.size(), model.layers)) {
+    fail(ExitCode::bad_input, "{}: the plan is for {} layers of {} experts, the source has {} of {}", path,
+         plan.keep.size(), plan.experts, model.layers, model.router.experts);
+  }
+  if (plan.kept < model.router.top_k) {
+    fail(ExitCode::bad_input, "{}: {} experts are kept, a token is routed to {}", path, plan.kept, model.router.top_k);
+  }
+  for (std::size_t layer = 0; layer < plan.keep.size(); ++layer) {
+    const std::vector<std::int32_t>& keep = plan.keep[layer];
+    const bool ascending = std::adjacent_find(keep.begin(), keep.end(), std::greater_equal<>()) == keep.end();
+    if (std::cmp_not_equal(keep.size(), plan.kept) || !ascending || keep.front() < 0 || keep.back() >= plan.experts) {
+      fail(ExitCode::bad_input, "{}: the experts kept of layer {} are not {} ascending numbers below {}", path, layer,
+           plan.kept, plan.experts);
+    }
+  }
+}
+
+bool has_mtp(const std::vector<Claim>& claims) {
+  return std::any_of(claims.begin(), claims.end(), [](const Claim& claim) { return claim.part == Part::mtp; });
+}
+
+/// Members that pruning changes, and what to.
+std::unordered_map<std::string, Json> changed_members(const OpenModel& source, const Manifest& manifest) {
+  std::unordered_map<std::string, Json> changed{{"num_local_experts", manifest.plan.kept}};
+  if (has_mtp(source.claims) && manifest.mtp == Mtp::drop) {
+    changed.emplace("num_mtp_modules", 0);
+    changed.emplace("use_mtp", false);
+  }
+  return changed;
+}
+
+/// The claim that the tensor's source has in the source.
+Claim source_claim(Claim claim, const ManifestPlan& plan) {
+  if (claim.expert >= 0) claim.expert = plan.keep[claim.layer][claim.expert];
+  return claim;
+}
+
+bool is_sliced(const Claim& claim) { return claim.part == Part::gate || claim.part == Part::gate_bias; }
+
+void check_shape(const Checkpoint& output, const Tensor& tensor, const Slice& slice) {
+  std::vector<std::int64_t> shape = slice.source->shape;
+  if (slice.rows != nullptr) shape[0] = static_cast<std::int64_t>(slice.rows->size());
+  if (tensor.dtype == slice.source->dtype && tensor.shape == shape) return;
+  fail(ExitCode::bad_input, "{}: tensor {} is {} [{}], its source {} makes it {} [{}]", path_of(output, tensor),
+       shown(tensor.name), name_of(tensor.dtype), fmt::join(tensor.shape, ", "), shown(slice.source->name),
+       name_of(slice.source->dtype), fmt::join(shape, ", "));
+}
+
+/// Every tensor of the source that stays is the source of one tensor of the output, and of no other.
+void check_complete(const OpenModel& output, const OpenModel& source, const std::vector<Slice>& slices,
+                    const Manifest& manifest) {
+  std::vector<char> used(source.claims.size(), 0);
+  const Tensor* first = source.checkpoint.tensors().data();
+  for (const Slice& slice : slices) used[static_cast<std::size_t>(slice.source - first)] += 1;
+  for (std::size_t i = 0; i < used.size(); ++i) {
+    const Claim& claim = source.claims[i];
+    bool stays = true;
+    if (claim.part == Part::mtp) {
+      stays = manifest.mtp == Mtp::keep;
+    } else if (claim.expert >= 0) {
+      const std::vector<std::int32_t>& keep = manifest.plan.keep[claim.layer];
+      stays = std::binary_search(keep.begin(), keep.end(), claim.expert);
+    }
+    if (used[i] == (stays ? 1 : 0)) continue;
+    fail(ExitCode::bad_input, "{}: tensor {} of the source is there {} times, it has to be {}",
+         output.checkpoint.directory().string(), shown(first[i].name), static_cast<int>(used[i]),
+         stays ? "there once" : "left out");
+  }
+}
+
+}  // namespace
+
+OpenModel::OpenModel(Checkpoint opened)
+    : checkpoint(std::move(opened)), model(describe_model(checkpoint)), claims(claim_tensors(checkpoint, model)) {}
+
+Manifest open_manifest(const fs::path& output, const OpenModel& source) {
+  const fs::path path = output / kManifestName;
+  std::error_code error;
+  if (fs::is_directory(output, error) && !fs::exists(path, error)) {
+    fail(ExitCode::bad_input,
+         "{}: has no {}, so which experts were kept is not known; only outputs of this program can be verified",
+         output.string(), kManifestName);
+  }
+  Manifest manifest = parse_manifest(InputFile(path).read_text(kMaxManifestBytes), path.string());
+  check_plan(path.string(), manifest.plan, source.model);
+  const std::string digest = model_digest(source.checkpoint);
+  if (manifest.source_digest != digest) {
+    fail(ExitCode::bad_input, "{}: made from another model than {} (digest {}, this one {})", path.string(),
+         source.checkpoint.directory().string(), manifest.source_digest, digest);
+  }
+  return manifest;
+}
+
+void verify_config(const Checkpoint& output, const OpenModel& source, const Manifest& manifest) {
+  const std::string path = (output.directory() / "config.json").string();
+  const std::unordered_map<std::string, Json> changed = changed_members(source, manifest);
+  const Json& from = source.checkpoint.config();
+  const Json& to = output.config();
+  for (const auto& [key, value] : from.items()) {
+    const auto change = changed.find(key);
+    const Json& expected = change == changed.end() ? value : change->second;
+    if (!to.contains(key)) fail(ExitCode::bad_input, "{}: {} is missing", path, shown(key));
+    if (to[key] == expected) continue;
+    fail(ExitCode::bad_input, "{}: {} is {}, it has to be {}", path, shown(key), shown(to[key].dump()),
+         shown(expected.dump()));
+  }
+  for (const auto& [key, value] : to.items()) {
+    if (from.contains(key)) continue;
+    const auto change = changed.find(key);
+    if (change != changed.end() && change->second == value) continue;
+    fail(ExitCode::bad_input, "{}: {} is not in the source's", path, shown(key));
+  }
+}
+
+std::vector<Slice> verify_tensors(const OpenModel& output, const OpenModel& source, const Manifest& manifest) {
+  std::vector<Slice> slices;
+  slices.reserve(output.claims.size());
+  for (std::size_t i = 0; i < output.claims.size(); ++i) {
+    const Claim& claim = output.claims[i];
+    const Tensor& tensor = output.checkpoint.tensors()[i];
+    const std::string name =
+        claim.part == Part::mtp ? tensor.name : tensor_name(source.model, source_claim(claim, manifest.plan));
+    const Tensor* from = source.checkpoint.find(name);
+    if (from == nullptr) {
+      fail(ExitCode::bad_input, "{}: tensor {} is surplus: the source has no {}", path_of(output.checkpoint, tensor),
+           shown(tensor.name), shown(name));
+    }
+    const Slice slice{from, is_sliced(claim) ? &manifest.plan.keep[claim.layer] : nullptr};
+    check_shape(output.checkpoint, tensor, slice);
+    slices.push_back(slice);
+  }
+  check_complete(output, source, slices, manifest);
+  return slices;
+}
+
+void verify_manifest(const OpenModel& output, const std::vector<Slice>& slices, const Manifest& manifest) {
+  const Checkpoint& checkpoint = output.checkpoint;
+  const std::string path = (checkpoint.directory() / kManifestName).string();
+  std::size_t at = 0;  // the tensors of the checkpoint and of the manifest are in one order: by file, then by offset
+  const std::vector<Tensor>& tensors = checkpoint.tensors();
+  for (std::size_t f = 0; f < manifest.files.size(); ++f) {
+    const ManifestFile& file = manifest.files[f];
+    if (f >= checkpoint.files().size() || file.name != checkpoint.files()[f]) {
+      fail(ExitCode::bad_input, "{}: lists {}, which is not a file of the output", path, shown(file.name));
+    }
+    for (const ManifestTensor& entry : file.tensors) {
+      const bool same = at < tensors.size() && std::cmp_equal(tensors[at].file, f) && tensors[at].name == entry.name &&
+                        tensors[at].dtype == entry.dtype && tensors[at].shape == entry.shape &&
+                        slices[at].source->name == entry.source;
+      if (!same) {
+        fail(ExitCode::bad_input, "{}: tensor {} of {} is not as listed", path, shown(entry.name), shown(file.name));
+      }
+      ++at;
+    }
+  }
+  if (at != tensors.size()) {
+    fail(ExitCode::bad_input, "{}: tensor {} of {} is not listed", path, shown(tensors[at].name),
+         checkpoint.files()[tensors[at].file]);
+  }
+  if (const std::string digest = model_digest(checkpoint); digest != manifest.output_digest) {
+    fail(ExitCode::bad_input, "{}: says that the output's digest is {}, it is {}", path, manifest.output_digest,
+         digest);
+  }
+}
+
+void verify_index(const Checkpoint& output) {
+  const fs::path path = output.directory() / "model.safetensors.index.json";
+  const Json index = parse_json(InputFile(path).read_text(kMaxManifestBytes), path.string());
+  std::uint64_t bytes = 0;
+  for (const Tensor& tensor : output.tensors()) bytes += tensor.bytes;
+  const Json metadata = index.value("metadata", Json());
+  const Json total = metadata.is_object() ? metadata.value("total_size", Json()) : Json();
+  if (total != bytes) {
+    fail(ExitCode::bad_input, "{}: total_size is {}, the tensors have {} bytes", path.string(), total.dump(), bytes);
+  }
+  std::error_code error;
+  for (fs::directory_iterator entry(output.directory(), error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.ends_with(".safetensors")) continue;
+    if (std::binary_search(output.files().begin(), output.files().end(), name)) continue;
+    fail(ExitCode::bad_input, "{}: is surplus: the index does not know it", entry->path().string());
+  }
+  if (error) fail(ExitCode::io, "{}: cannot be listed: {}", output.directory().string(), error.message());
+}
+
+}  // namespace reap

@@ -1,0 +1,162 @@
+#include "driver/write_checkpoint.hpp"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "driver/atomic_file.hpp"
+#include "driver/copy_file.hpp"
+#include "driver/digest.hpp"
+#include "driver/manifest.hpp"
+#include "driver/share_out.hpp"
+#include "driver/side_files.hpp"
+#include "driver/staging.hpp"
+#include "driver/version.hpp"
+#include "kernels/check.hpp"
+#include "shard/input_file.hpp"
+#include "shard/json.hpp"
+
+namespace reap {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Everything that will be written, but for the manifest. The same on every rank.
+struct Output {
+  std::vector<OutputFile> files;
+  std::string config;
+  std::string index;
+  std::vector<std::string> side_files;  // copied from the source
+  std::string source_digest;
+};
+
+Output plan_all(const Checkpoint& source, const Model& model, const Plan& plan, const WriteOptions& options) {
+  Output result;
+  result.source_digest = model_digest(source);
+  if (plan.model_digest != result.source_digest) {
+    fail(ExitCode::bad_input, "the plan is for another model than {} (digest {}, this one {})",
+         source.directory().string(), plan.model_digest, result.source_digest);
+  }
+  result.files = plan_output(source, model, claim_tensors(source, model), plan, options);
+  result.config = pruned_config(source, model, plan, options);
+  result.index = index_text(result.files);
+  result.side_files = inherited_side_files(source);
+  return result;
+}
+
+/// Bytes that the output needs. The manifest has one line per tensor, as the index does, and about thrice as long.
+std::uint64_t bytes_needed(const Checkpoint& source, const Output& output) {
+  std::uint64_t bytes = output.config.size() + 4 * output.index.size();
+  for (const OutputFile& file : output.files) bytes += file.bytes;
+  for (const std::string& name : output.side_files) bytes += InputFile(source.directory() / name).size();
+  return bytes;
+}
+
+using Progress = std::function<void(std::int64_t bytes)>;
+
+/// Writes this rank's share of the files. @return [file] digests; empty ones for the files of other ranks
+std::vector<FileDigests> write_own_files(const Comm& world, const Checkpoint& source,
+                                         const std::vector<OutputFile>& files, const fs::path& directory,
+                                         const Progress& progress) {
+  std::vector<std::uint64_t> bytes;
+  for (const OutputFile& file : files) bytes.push_back(file.bytes);
+  std::vector<FileDigests> digests(files.size());
+  for (const std::size_t i : share_out(bytes, world.size(), world.rank())) {
+    digests[i] = copy_tensors(source, files[i], directory, progress);
+  }
+  return digests;
+}
+
+/// Every file's digests, on every rank.
+std::vector<FileDigests> all_gather_digests(const Comm& world, std::vector<FileDigests> digests) {
+  Json own = Json::array();
+  for (std::size_t i = 0; i < digests.size(); ++i) {
+    if (!digests[i].sha256.empty()) own.push_back({i, digests[i].bytes, digests[i].sha256, digests[i].xxh3});
+  }
+  for (const std::string& text : world.all_gather(own.dump())) {
+    for (const Json& file : parse_json(text, "digests of another rank")) {
+      digests[file[0].get<std::size_t>()] = {file[1], file[2], file[3].get<std::vector<std::string>>()};
+    }
+  }
+  return digests;
+}
+
+std::string sha256_of(std::string_view text) {
+  Sha256 sha256;
+  sha256.update(std::as_bytes(std::span(text)));
+  return sha256.hex();
+}
+
+/// Writes everything but the safetensors files. @return the files, in the order in which the manifest lists them
+std::vector<ManifestSideFile> write_side_files(const Checkpoint& source, const Output& output,
+                                               const fs::path& directory) {
+  std::vector<ManifestSideFile> written;
+  const auto write = [&](const char* name, const std::string& text) {
+    write_file_atomically(directory / name, text);
+    written.push_back({name, text.size(), sha256_of(text)});
+  };
+  write("config.json", output.config);
+  write("model.safetensors.index.json", output.index);
+  for (const std::string& name : output.side_files) {
+    FileDigests digests = copy_side_file(source.directory() / name, directory / name);
+    written.push_back({name, digests.bytes, std::move(digests.sha256)});
+  }
+  return written;
+}
+
+Manifest describe(const Checkpoint& source, const Plan& plan, const WriteOptions& options, const Output& output,
+                  std::vector<FileDigests> digests) {
+  Manifest manifest;
+  manifest.software = "reap_dist " + release();
+  manifest.model_type = plan.model_type;
+  manifest.source_digest = output.source_digest;
+  manifest.calibration_digest = plan.calibration_digest;
+  manifest.plan = {sha256_of(plan_text(plan)), plan.request, plan.experts, plan.kept, plan.top_k, {}};
+  for (const LayerPlan& layer : plan.layers) manifest.plan.keep.push_back(layer.keep);
+  manifest.max_shard_bytes = options.max_shard_bytes;
+  manifest.mtp = options.mtp;
+  for (std::size_t i = 0; i < output.files.size(); ++i) {
+    const OutputFile& file = output.files[i];
+    ManifestFile& entry = manifest.files.emplace_back(ManifestFile{file.name, file.bytes, digests[i].sha256, {}});
+    entry.tensors.reserve(file.tensors.size());
+    for (std::size_t t = 0; t < file.tensors.size(); ++t) {
+      const auto& [info, from, rows] = file.tensors[t];
+      entry.tensors.push_back(
+          {info.name, info.dtype, info.shape, source.tensors()[from].name, std::move(digests[i].xxh3[t])});
+    }
+  }
+  return manifest;
+}
+
+}  // namespace
+
+void all_write_checkpoint(const Comm& world, const Checkpoint& source, const Model& model, const Plan& plan,
+                          const fs::path& output_directory, const WriteOptions& options, const Progress& progress) {
+  const bool first = world.rank() == 0;
+  Output output;
+  world.all_try([&] { output = plan_all(source, model, plan, options); });
+  const Staging staging(output_directory);
+  const fs::path& directory = staging.directory();
+  world.all_try([&] {
+    if (first) staging.create(source.directory(), bytes_needed(source, output), options.overwrite);
+  });
+  try {
+    std::vector<FileDigests> digests;
+    world.all_try([&] { digests = write_own_files(world, source, output.files, directory, progress); });
+    digests = all_gather_digests(world, std::move(digests));
+    world.all_try([&] {
+      if (!first) return;
+      Manifest manifest = describe(source, plan, options, output, std::move(digests));
+      manifest.side_files = write_side_files(source, output, directory);
+      manifest.output_digest = model_digest(Checkpoint(directory));
+      write_file_atomically(directory / kManifestName, manifest_text(manifest));
+      staging.publish();
+    });
+  } catch (...) {
+    if (first) staging.discard();
+    throw;
+  }
+}
+
+}  // namespace reap
