@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@ namespace reap::test {
 struct BackendCase {
   std::string name;
   std::unique_ptr<Backend> (*make)(int threads);
+  friend void PrintTo(const BackendCase& self, std::ostream* out) { *out << self.name; }
 };
 
 /// THE list of backends that the tests of operations run on.

@@ -49,6 +49,18 @@ struct VectorOps {
   /// Floats of scratch, 64-byte aligned, that attention() needs.
   std::int64_t (*attention_scratch)(std::int64_t group, std::int64_t head_dim);
   void (*attention)(const AttentionTile& tile, float* scratch);
+
+  /// Codes of f8_e4m3 times their scale.
+  void (*f8_to_f32)(const std::uint8_t* from, std::int64_t count, float scale, float* to);
+
+  /// What bf16 would keep of each value, as f32; `to` may be `from`.
+  void (*round_to_bf16)(const float* from, std::int64_t count, float* to);
+
+  /// product = silu(gate) * up; `product` may be `gate`.
+  void (*silu_mul)(const float* gate, const float* up, std::int64_t count, float* product);
+
+  /// Sum of squares in fp64; the largest magnitude, NaN above all, goes to `max_abs`.
+  double (*square_sum_and_max)(const float* x, std::int64_t count, float* max_abs);
 };
 
 /// The table for `isa`, which the machine must have (not `automatic`).

@@ -1,0 +1,190 @@
+// Products and experts of the CPU backend beside the rate that oneDNN reaches alone on the same shapes.
+//
+//   kernels_bench [threads] [seconds per line]
+//
+// "limit" is oneDNN by itself: weights packed once, 4,096 rows in one call, its own threading, same type of product.
+// "ours" is Backend::matmul or Backend::experts, all of it: gathering rows, expanding weights, silu, norms. Both take
+// turns and the best time of each counts, because other work on the machine only ever slows one down.
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <dnnl.hpp>
+#include <functional>
+#include <random>
+#include <vector>
+
+#include "kernels/backend.hpp"
+#include "kernels/cpu/isa.hpp"
+#include "kernels/round_up.hpp"
+
+namespace {
+
+using namespace reap;
+using dnnl::memory;
+
+constexpr std::int64_t kRows = 4096;
+
+double seconds_of(const std::function<void()>& work) {
+  const auto begin = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+/// oneDNN's own product of kRows rows; its best time so far.
+class Limit {
+ public:
+  Limit(DType dtype, std::int64_t cols, std::int64_t rows, int threads) : threads_{threads} {
+    omp_set_num_threads(threads);
+    const auto type = dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+    const memory::desc x({kRows, cols}, type, memory::format_tag::ab);
+    const memory::desc w({cols, rows}, type, memory::format_tag::any);
+    const memory::desc out({kRows, rows}, memory::data_type::f32, memory::format_tag::ab);
+    const dnnl::matmul::primitive_desc primitive({x, w, out}, engine_);
+    product_ = dnnl::matmul(primitive);
+    for (const auto& [argument, desc] :
+         {std::pair{DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, primitive.weights_desc()}, {DNNL_ARG_DST, out}}) {
+      memory operand(desc, engine_);
+      std::fill_n(static_cast<std::byte*>(operand.get_data_handle()), desc.get_size(), std::byte{0x3c});
+      operands_.emplace(argument, operand);
+    }
+  }
+  void measure() {
+    omp_set_num_threads(threads_);
+    best_ = std::min(best_, seconds_of([&] {
+                       product_.execute(stream_, operands_);
+                       stream_.wait();
+                     }));
+  }
+  double seconds_per_row() const { return best_ / kRows; }
+
+ private:
+  int threads_;
+  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream_{engine_};
+  dnnl::matmul product_;
+  std::unordered_map<int, memory> operands_;
+  double best_ = 1e30;
+};
+
+/// Random weights of a checkpoint's type.
+struct Weights {
+  Weights(DType dtype, std::int64_t rows, std::int64_t cols, std::mt19937& random)
+      : bytes(static_cast<std::size_t>(rows * cols) * size_of(dtype)),
+        scales(static_cast<std::size_t>(ceil_div(rows, kScaleBlock) * ceil_div(cols, kScaleBlock)), 0.01f),
+        source{bytes.data(), dtype, rows, cols, dtype == DType::f8_e4m3 ? scales.data() : nullptr} {
+    for (std::size_t i = 0; i < bytes.size(); i += size_of(dtype)) {
+      const auto bits = random();
+      if (dtype == DType::f8_e4m3) bytes[i] = static_cast<std::byte>(bits % 0x77 | (bits & 0x80));
+      if (dtype == DType::bf16) bytes[i + 1] = static_cast<std::byte>(0x3c | (bits & 0x80));
+      if (dtype == DType::f32) bytes[i + 3] = static_cast<std::byte>(0x3c | (bits & 0x80));
+    }
+  }
+  std::vector<std::byte> bytes;
+  std::vector<float> scales;
+  WeightSource source;
+};
+
+Buffer<std::byte> activations(const Backend& backend, std::int64_t count) {
+  Buffer<std::byte> x(host_memory, count * static_cast<std::int64_t>(size_of(activation_dtype(backend.compute()))));
+  std::fill_n(x.data(), x.size(), std::byte{0x3c});
+  return x;
+}
+
+/// The settings of a line.
+struct Setting {
+  Compute compute;
+  DType stored;
+  int threads;
+  double seconds;
+};
+
+void report(const std::string& name, const Setting& s, double flop, double limit, double ours) {
+  fmt::print("{:34} {} weights {:8} threads {}: limit {:7.1f} GFLOP/s, ours {:7.1f}, ratio {:.2f}\n", name,
+             s.compute == Compute::bf16 ? "bf16" : "fp32", name_of(s.stored), s.threads, flop / limit / 1e9,
+             flop / ours / 1e9, limit / ours);
+  std::fflush(stdout);
+}
+
+/// Runs `ours` and the limits in turns; @return ours, the best time.
+double race(double seconds, const std::function<void()>& ours, std::vector<Limit*> limits) {
+  double best = 1e30, spent = 0;
+  ours();
+  while (spent < seconds) {
+    for (Limit* limit : limits) limit->measure();
+    const double time = seconds_of(ours);
+    best = std::min(best, time);
+    spent += time;
+  }
+  return best;
+}
+
+DType product_dtype(Compute compute) {
+  return compute == Compute::bf16 ? bf16_product_dtype(settle_isa(CpuIsa::automatic)) : DType::f32;
+}
+
+void bench_matmul(const Setting& s, std::int64_t cols, std::int64_t rows, bool add) {
+  std::mt19937 random(1);
+  const auto backend = make_cpu_backend(s.compute, s.threads, CpuIsa::automatic);
+  const Weights weights(s.stored, rows, cols, random);
+  const auto packed = backend->pack(weights.source, s.compute);
+  const auto x = activations(*backend, kRows * cols);
+  const Buffer<float> out(host_memory, kRows * rows);
+  std::fill_n(out.data(), out.size(), 0.0f);
+  Limit limit(product_dtype(s.compute), cols, rows, s.threads);
+  const double ours = race(s.seconds, [&] { backend->matmul(x.data(), kRows, *packed, out.data(), add); }, {&limit});
+  report(fmt::format("matmul{} [{}, {}]", add ? " add" : "", rows, cols), s,
+         2.0 * static_cast<double>(kRows * cols * rows), limit.seconds_per_row() * kRows, ours);
+}
+
+void bench_experts(const Setting& s, std::int64_t hidden, std::int64_t inner, std::int64_t experts,
+                   std::int64_t slots_per_expert) {
+  std::mt19937 random(1);
+  const auto backend = make_cpu_backend(s.compute, s.threads, CpuIsa::automatic);
+  const Weights up(s.stored, inner, hidden, random), down(s.stored, hidden, inner, random);
+  std::vector<std::unique_ptr<Weight>> owned;
+  std::vector<ExpertWeights> weights;
+  std::vector<std::int64_t> start{0};
+  for (std::int64_t e = 0; e < experts; ++e) {
+    for (const Weights* w : {&up, &up, &down}) owned.push_back(backend->pack(w->source, s.compute));
+    weights.push_back({owned.end()[-3].get(), owned.end()[-2].get(), owned.end()[-1].get()});
+    start.push_back(start.back() + slots_per_expert / 2 + static_cast<std::int64_t>(random()) % slots_per_expert);
+  }
+  const std::int64_t slots = start.back();
+  const auto x = activations(*backend, kRows * hidden), f = activations(*backend, slots * hidden);
+  std::vector<std::int32_t> row(static_cast<std::size_t>(slots));
+  for (std::int32_t& r : row) r = static_cast<std::int32_t>(random() % kRows);
+  for (std::size_t e = 0; e + 1 < start.size(); ++e) std::sort(row.begin() + start[e], row.begin() + start[e + 1]);
+  std::vector<float> norm(row.size()), max_abs(row.size());
+  Limit first(product_dtype(s.compute), hidden, inner, s.threads),
+      second(product_dtype(s.compute), inner, hidden, s.threads);
+  const double ours = race(
+      s.seconds, [&] { backend->experts(x.data(), row.data(), start, weights, f.data(), norm.data(), max_abs.data()); },
+      {&first, &second});
+  report(fmt::format("experts {}x[{}, {}], {} slots", experts, inner, hidden, slots), s,
+         6.0 * static_cast<double>(slots * hidden * inner),
+         static_cast<double>(slots) * (2 * first.seconds_per_row() + second.seconds_per_row()), ours);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
+  const double seconds = argc > 2 ? std::atof(argv[2]) : 2.0;
+  fmt::print("{}\n", make_cpu_backend(Compute::bf16, threads, CpuIsa::automatic)->numerics_id());
+  for (const Compute compute : {Compute::fp32, Compute::bf16}) {
+    for (const DType stored : {DType::bf16, DType::f8_e4m3}) {
+      const Setting setting{compute, stored, threads, seconds};
+      bench_matmul(setting, 3072, 6144, false);
+      bench_matmul(setting, 256, 512, false);
+      bench_matmul(setting, 512, 256, true);
+      bench_experts(setting, 3072, 1536, 4, 1024);
+      bench_experts(setting, 3072, 1536, 8, 128);
+      bench_experts(setting, 256, 128, 64, 256);
+      bench_experts(setting, 128, 64, 32, 512);
+    }
+  }
+}

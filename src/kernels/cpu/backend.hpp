@@ -1,0 +1,52 @@
+#pragma once
+
+#include "kernels/cpu/products.hpp"
+
+namespace reap::cpu {
+
+/// The CPU backend: every operation forwards to a function of products.hpp or ops.hpp. Calls are done when they return.
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(Compute compute, int threads, CpuIsa isa);
+
+  Compute compute() const override { return run_.compute; }
+  std::string numerics_id() const override;
+  const Memory& memory() const override { return host_memory; }
+  void upload(void* to, const void* from_host, std::size_t bytes) override;
+  void download(void* to_host, const void* from, std::size_t bytes) override;
+  void zero(void* to, std::size_t bytes) override;
+  void synchronize() override {}
+
+  std::unique_ptr<Weight> pack(const WeightSource& source, Compute precision) override;
+  void embed(const void* table, DType dtype, std::int64_t hidden, const std::int32_t* tokens, std::int64_t rows,
+             float* x) override;
+  void rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t width, float* y,
+                void* y_act) override;
+  void matmul(const void* x, std::int64_t rows, const Weight& w, float* out, bool add) override;
+  void qk_norm_rope(const float* q, const float* k, const float* v, const float* q_weight, const float* k_weight,
+                    const std::int32_t* position, const AttentionShape& shape, std::int64_t rows, void* q_act,
+                    void* k_act, void* v_act) override;
+  void attention(const void* q, const void* k, const void* v, std::span<const std::int64_t> start,
+                 const AttentionShape& shape, void* out) override;
+  void route(const float* h, const Weight& gate, const float* bias, std::int64_t rows, std::int64_t top_k,
+             float* logits, std::int32_t* expert, float* gate_value) override;
+  void group_slots(const std::int32_t* expert, std::int64_t slots, std::int32_t first, std::int64_t count,
+                   std::int32_t* order, std::int32_t* position, std::int64_t* start) override;
+  void experts(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
+               std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs) override;
+  void combine(const void* f, const std::int32_t* position, const float* gate_value, std::int64_t rows,
+               std::int64_t top_k, std::int64_t hidden, float* x) override;
+  void accumulate(const std::int32_t* expert, const float* gate_value, const float* norm, const float* max_abs,
+                  const std::int32_t* position, const std::int32_t* group, std::int64_t rows, std::int64_t top_k,
+                  std::int64_t experts, std::int64_t* sums, float* max_abs_table, std::int64_t* bad_slot) override;
+
+ private:
+  CpuIsa isa_;
+  Run run_;
+  TileProducts products_;
+  Workers workers_;
+  Experts experts_;
+  RopeTable rope_;
+};
+
+}  // namespace reap::cpu
