@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and running reap_dist needs on Debian 12 or later, from Debian's own archive.
 # With everything there already it does nothing, and needs neither root nor a network.
+# usage: setup-debian.sh [--slurm]     with --slurm also what tests/slurm needs: Slurm's daemons, left unconfigured
 set -euo pipefail
 
 packages=(
@@ -14,6 +15,12 @@ packages=(
   libssl-dev libxxhash-dev        # SHA-256 and XXH3-128 of the manifest
   libgtest-dev                    # tests
 )
+
+case ${1:-} in
+  "") ;;
+  --slurm) packages+=(slurm-wlm slurm-wlm-basic-plugins munge iproute2) ;;
+  *) echo "setup-debian.sh: unknown option $1; there is --slurm" >&2; exit 2 ;;
+esac
 
 if ! command -v dpkg-query >/dev/null; then
   echo "setup-debian.sh: this is not a Debian system; install the equivalents of: ${packages[*]}" >&2

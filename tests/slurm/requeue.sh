@@ -1,0 +1,51 @@
+# jobs/requeue.sbatch: asked to stop, and preempted, a job goes back into the queue and ends with the bits of an undisturbed
+# run; cancelled, it stays away. Sourced by isolated.sh.
+# shellcheck shell=bash disable=SC1091,SC2154
+. "$here/checks.sh"
+if ! "$reap_dist" run --help | grep -q -- --state; then
+  echo "skipped: this reap_dist has no --state"
+  exit 77
+fi
+# Small blocks: many points where the ranks can stop.
+export REAP_OPTIONS="--compute fp32 --block-tokens 512"
+reference
+
+says() { grep -q "$1" "$job_log" 2>/dev/null; }
+
+# start NAME PARTITION-OPTIONS...: submits and waits until the ranks are at work
+start() {
+  OUTPUT=$base/$1 submit_only requeue --nodes=2 --ntasks-per-node=1 --cpus-per-task=1
+  wait_until 60 says '^observe:\|: observe:' || failed "job $job did not begin to observe"
+}
+
+# The job was stopped, restarted, and ended well.
+came_back() {
+  local name=$1
+  wait_until 120 is_over "$job" || failed "job $job did not end"
+  ended_well
+  says 'asked to stop' || failed "the batch script was not asked to stop"
+  [[ $(field "$job" Restarts) -eq 1 ]] || failed "job $job was restarted $(field "$job" Restarts) times"
+  same_as_reference "$base/$name"
+}
+
+for launcher in mpirun srun; do
+  export REAP_LAUNCHER=$launcher
+
+  start "asked-$launcher"
+  scancel --batch --signal=USR1 "$job"
+  came_back "asked-$launcher"
+  echo "requeue.sbatch with $launcher: asked to stop, requeued, results identical"
+
+  start "preempted-$launcher"
+  urgent=$(sbatch --parsable --partition=urgent --nodes=2 --ntasks-per-node=2 --output=/dev/null --wrap "sleep 1")
+  came_back "preempted-$launcher"
+  [[ $(field "$urgent" JobState) == COMPLETED ]] || failed "the urgent job is $(field "$urgent" JobState)"
+  echo "requeue.sbatch with $launcher: preempted, requeued, results identical"
+
+  start "cancelled-$launcher"
+  scancel "$job"
+  wait_until 60 is_over "$job" || failed "the cancelled job $job did not end"
+  sleep 3
+  [[ $(field "$job" JobState) == CANCELLED ]] || failed "the cancelled job $job is $(field "$job" JobState)"
+  echo "requeue.sbatch with $launcher: cancelled, stays cancelled"
+done
