@@ -54,7 +54,7 @@ fs::path resolve(const fs::path& directory, const fs::path& real, const std::str
 void check_file_name(const std::string& index, const std::string& tensor, const std::string& name) {
   const fs::path path(name);
   const bool plain = !name.empty() && name.find('\0') == std::string::npos && path.is_relative() &&
-                     path.lexically_normal() == path && *path.begin() != ".." && path.filename() != ".";
+                     path.lexically_normal().string() == name && *path.begin() != ".." && path.filename() != ".";
   if (!plain || !name.ends_with(kSuffix)) {
     fail(ExitCode::bad_input, "{}: tensor {} is said to lie in {}: not a .safetensors file inside the model directory",
          index, shown(tensor), shown(name));

@@ -58,8 +58,8 @@ void InputFile::read(std::uint64_t offset, std::span<std::byte> into) const {
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(ExitCode::io, "{}: reading at offset {} failed: {}", path_, offset, std::strerror(errno));
     if (got == 0) {
-      fail(ExitCode::io, "{}: ends at offset {}, but had {} bytes when it was opened: it has shrunk", path_, offset,
-           size_);
+      fail(ExitCode::io, "{}: no data at offset {}, but it had {} bytes when it was opened: it has shrunk", path_,
+           offset, size_);
     }
     offset += static_cast<std::uint64_t>(got);
     into = into.subspan(static_cast<std::size_t>(got));
