@@ -44,10 +44,10 @@ std::int64_t steps_of_group(std::int64_t blocks, const Placement& placement) {
   return (blocks - first + placement.columns() - 1) / placement.columns();
 }
 
-std::int64_t most_rows(const std::vector<Block>& blocks) {
-  std::int64_t most = 0;
-  for (const Block& block : blocks) most = std::max(most, block.rows());
-  return most;
+std::vector<std::int64_t> rows_of(const std::vector<Block>& blocks) {
+  std::vector<std::int64_t> rows(blocks.size());
+  std::transform(blocks.begin(), blocks.end(), rows.begin(), [](const Block& block) { return block.rows(); });
+  return rows;
 }
 
 /// x = the embeddings of the block's tokens.
@@ -71,14 +71,13 @@ void embed(const Samples& samples, const Block& block, const Model& model, const
 Saliency all_observe(const Comm& world, const Checkpoint& checkpoint, const Model& model, const Placement& placement,
                      const Samples& samples, const std::vector<Block>& blocks, Backend& backend,
                      const PipelineEvents& events) {
+  REAP_CHECK(!blocks.empty(), "a calibration pass over no blocks");
   StageWeights weights;
   world.all_try([&] { weights = load_stage(checkpoint, model, placement, backend, events); });
 
   const std::vector<Block> own = blocks_of_column(blocks, placement);
-  const std::int64_t max_rows = most_rows(blocks);
-  std::vector<std::int64_t> own_rows;
-  for (const Block& block : own) own_rows.push_back(block.rows());
-  const auto link = make_mpi_link(world, placement, backend, model.hidden, own_rows);
+  const std::int64_t max_rows = std::ranges::max(rows_of(blocks));
+  const auto link = make_mpi_link(world, placement, backend, model.hidden, rows_of(own));
 
   const bool first_stage = placement.stage == 0;
   const bool last_stage = placement.stage + 1 == placement.grid.pp;

@@ -6,12 +6,12 @@
 
 namespace reap {
 
-Saliency::Saliency(std::int64_t groups_, std::int64_t layers_, std::int64_t experts_)
-    : groups{groups_},
-      layers{layers_},
-      experts{experts_},
-      sums(static_cast<std::size_t>(groups_ * layers_ * experts_ * kSumsPerExpert)),
-      max_abs(static_cast<std::size_t>(groups_ * layers_ * experts_)) {}
+Saliency::Saliency(std::int64_t group_count, std::int64_t layer_count, std::int64_t expert_count)
+    : groups{group_count},
+      layers{layer_count},
+      experts{expert_count},
+      sums(static_cast<std::size_t>(groups * layers * experts * kSumsPerExpert)),
+      max_abs(static_cast<std::size_t>(groups * layers * experts)) {}
 
 std::int64_t& Saliency::count(std::int64_t group, std::int64_t layer, std::int64_t expert) {
   return sums[static_cast<std::size_t>(index(group, layer, expert) * kSumsPerExpert)];

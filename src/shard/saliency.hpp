@@ -22,7 +22,7 @@ struct Saliency {
   std::vector<float> max_abs;      // [groups, layers, experts] max |f|, 0 where no token came
 
   Saliency() = default;
-  Saliency(std::int64_t groups, std::int64_t layers, std::int64_t experts);
+  Saliency(std::int64_t group_count, std::int64_t layer_count, std::int64_t expert_count);
 
   std::int64_t index(std::int64_t group, std::int64_t layer, std::int64_t expert) const {
     return (group * layers + layer) * experts + expert;

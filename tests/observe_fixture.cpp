@@ -1,0 +1,45 @@
+#include "observe_fixture.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "golden.hpp"
+#include "shard/families.hpp"
+#include "shard/pipeline.hpp"
+
+namespace reap::test {
+
+Samples samples_in_memory(std::vector<std::int64_t> offsets, std::vector<std::int32_t> tokens,
+                          std::vector<std::uint8_t> domain, std::int64_t domains) {
+  Samples samples;
+  samples.offsets = std::move(offsets);
+  samples.domain = std::move(domain);
+  samples.domains = domains;
+  samples.read_tokens = [all = std::move(tokens)](std::int64_t begin, std::int64_t end) {
+    return std::vector<std::int32_t>(all.begin() + begin, all.begin() + end);
+  };
+  return samples;
+}
+
+Samples read_samples(const std::filesystem::path& file) {
+  const GoldenFile golden(file);
+  const std::vector<std::int64_t> tokens = golden.integers("tokens");
+  const std::vector<std::int64_t> domain = golden.integers("domain");
+  const std::int64_t domains = 1 + *std::max_element(domain.begin(), domain.end());
+  return samples_in_memory(golden.integers("offsets"), {tokens.begin(), tokens.end()}, {domain.begin(), domain.end()},
+                           domains);
+}
+
+Observer::Observer(const std::filesystem::path& checkpoint, Samples samples, std::int64_t block_tokens)
+    : checkpoint_{checkpoint},
+      model_{describe_model(checkpoint_)},
+      samples_{std::move(samples)},
+      blocks_{make_blocks(samples_.offsets, block_tokens)} {}
+
+Saliency Observer::all_run(const Comm& comm, const Grid& grid, Compute compute) const {
+  const auto backend = make_cpu_backend(compute, 1, CpuIsa::automatic);
+  const Placement placement = place(model_, grid, comm.rank());
+  return all_observe(comm, checkpoint_, model_, placement, samples_, blocks_, *backend, {});
+}
+
+}  // namespace reap::test

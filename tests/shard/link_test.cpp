@@ -1,0 +1,100 @@
+#include "shard/link_mpi.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <numeric>
+
+namespace reap {
+namespace {
+
+constexpr std::int64_t kHidden = 5;
+
+Placement stages_only(const Comm& world) {
+  Model model{};
+  model.layers = world.size();
+  model.router.experts = 1;
+  return place(model, {.pp = world.size(), .ep = 1, .dp = 1}, world.rank());
+}
+
+Placement shards_only(const Comm& world) {
+  Model model{};
+  model.layers = 1;
+  model.router.experts = world.size();
+  return place(model, {.pp = 1, .ep = world.size(), .dp = 1}, world.rank());
+}
+
+/// Blocks of unlike lengths go down the stages; each stage adds one to every value. Some are sent while others travel.
+TEST(Link, BlocksPassFromStageToStageInOrder) {
+  const Comm world(MPI_COMM_WORLD);
+  const Placement placement = stages_only(world);
+  const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
+  const std::vector<std::int64_t> blocks{3, 1, 70'000, 2, 2, 0, 11, 4};  // the long one takes the rendezvous path
+  const auto link = make_mpi_link(world, placement, *backend, kHidden, blocks);
+  for (std::size_t block = 0; block < blocks.size(); ++block) {
+    std::vector<float> x(static_cast<std::size_t>(blocks[block] * kHidden));
+    if (placement.stage == 0) {
+      std::iota(x.begin(), x.end(), static_cast<float>(block));
+    } else {
+      link->receive(x.data(), blocks[block]);
+    }
+    link->progress();
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      ASSERT_EQ(x[i], static_cast<float>(block + i) + static_cast<float>(placement.stage)) << "block " << block;
+      x[i] += 1;
+    }
+    if (placement.stage + 1 < placement.grid.pp) {
+      link->send(x.data(), blocks[block]);
+      std::fill(x.begin(), x.end(), -1.0F);  // x is ours again
+    }
+  }
+  link->flush();
+  world.all_barrier();
+}
+
+TEST(Link, ExchangeTakesEachPartToItsShard) {
+  const Comm world(MPI_COMM_WORLD);
+  const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
+  const auto link = make_mpi_link(world, shards_only(world), *backend, kHidden, {});
+  const int ranks = world.size();
+  // From a to b go (a * 7 + b * 3) % 5 times 40,000 bytes, so that some are empty; their value names the pair.
+  const auto length = [](int from, int to) { return std::int64_t{(from * 7 + to * 3) % 5} * 40'000; };
+  const auto value = [&](int from, int to) { return static_cast<std::byte>(1 + from * ranks + to); };
+  std::vector<std::int64_t> send_start{0};
+  std::vector<std::int64_t> receive_start{0};
+  std::vector<std::byte> send;
+  for (int other = 0; other < ranks; ++other) {
+    const bool own = other == world.rank();
+    send_start.push_back(send_start.back() + (own ? 0 : length(world.rank(), other)));
+    send.resize(static_cast<std::size_t>(send_start.back()), value(world.rank(), other));
+    receive_start.push_back(receive_start.back() + (own ? 0 : length(other, world.rank())));
+  }
+  std::vector<std::byte> receive(static_cast<std::size_t>(receive_start.back()));
+  for (int round = 0; round < 3; ++round) {
+    std::fill(receive.begin(), receive.end(), std::byte{0});
+    link->all_exchange(send.data(), send_start, receive.data(), receive_start);
+    for (int other = 0; other < ranks; ++other) {
+      const auto o = static_cast<std::size_t>(other);
+      for (std::int64_t i = receive_start[o]; i < receive_start[o + 1]; ++i) {
+        ASSERT_EQ(receive[static_cast<std::size_t>(i)], value(other, world.rank())) << "from " << other;
+      }
+    }
+  }
+}
+
+TEST(Link, ExchangeLeavesTheOwnPartAlone) {
+  const Comm world(MPI_COMM_WORLD);
+  const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
+  const auto link = make_mpi_link(world, shards_only(world), *backend, kHidden, {});
+  std::vector<std::int64_t> start;
+  for (int shard = 0; shard <= world.size(); ++shard) start.push_back(shard);
+  const std::vector<std::byte> send(static_cast<std::size_t>(world.size()), std::byte{1});
+  std::vector<std::byte> receive(send.size(), std::byte{9});
+  link->all_exchange(send.data(), start, receive.data(), start);
+  for (int shard = 0; shard < world.size(); ++shard) {
+    EXPECT_EQ(receive[static_cast<std::size_t>(shard)], shard == world.rank() ? std::byte{9} : std::byte{1});
+  }
+}
+
+}  // namespace
+}  // namespace reap
