@@ -26,7 +26,7 @@ struct LayerPlan {
   std::vector<std::int32_t> keep;       // ascending original ids
   std::vector<double> score;            // [experts]
   std::vector<std::int64_t> count;      // [experts]
-  double margin = 0;                    // lowest kept score - highest dropped score; 0 when nothing is dropped
+  double margin = 0;                    // lowest score kept by rank - highest dropped; 0 when nothing is dropped
   std::vector<std::int32_t> preserved;  // super experts kept although their score would have dropped them
 };
 

@@ -1,0 +1,179 @@
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <sstream>
+
+#include "driver/atomic_file.hpp"
+#include "driver/plan.hpp"
+#include "kernels/check.hpp"
+#include "shard/json.hpp"
+
+namespace reap {
+namespace {
+
+constexpr std::string_view kFormat = "reap-plan-1";
+
+/// Reads members of a JSON object, naming text and member in errors.
+class Members {
+ public:
+  Members(const Json& object, std::string where) : object_{object}, where_{std::move(where)} {
+    if (!object.is_object()) fail(ExitCode::bad_input, "{}: is not a JSON object", where_);
+  }
+
+  template <class T>
+  T get(const char* key) const {
+    const auto found = object_.find(key);
+    if (found == object_.end()) fail(ExitCode::bad_input, "{}: '{}' is missing", where_, key);
+    try {
+      return found->get<T>();
+    } catch (const Json::exception& e) {
+      fail(ExitCode::bad_input, "{}: '{}' is of the wrong type: {}", where_, key, e.what());
+    }
+  }
+
+ private:
+  const Json& object_;
+  std::string where_;
+};
+
+Json layer_json(const LayerPlan& layer, std::size_t index) {
+  Json object;
+  object["layer"] = index;
+  object["keep"] = layer.keep;
+  object["margin"] = layer.margin;
+  object["preserved"] = layer.preserved;
+  object["score"] = layer.score;
+  object["count"] = layer.count;
+  return object;
+}
+
+bool ascending_in(const std::vector<std::int32_t>& ids, std::int64_t experts) {
+  return std::is_sorted(ids.begin(), ids.end(), std::less_equal<>()) &&
+         (ids.empty() || (ids.front() >= 0 && ids.back() < experts));
+}
+
+LayerPlan parse_layer(const Json& object, const Plan& plan, std::size_t index, const std::string& what) {
+  const std::string where = fmt::format("{}: layer {}", what, index);
+  const Members in(object, where);
+  if (in.get<std::size_t>("layer") != index) fail(ExitCode::bad_input, "{}: the layers are not in order", where);
+  LayerPlan layer;
+  layer.keep = in.get<std::vector<std::int32_t>>("keep");
+  layer.margin = in.get<double>("margin");
+  layer.preserved = in.get<std::vector<std::int32_t>>("preserved");
+  layer.score = in.get<std::vector<double>>("score");
+  layer.count = in.get<std::vector<std::int64_t>>("count");
+  const auto experts = static_cast<std::size_t>(plan.experts);
+  if (!ascending_in(layer.keep, plan.experts) || !ascending_in(layer.preserved, plan.experts)) {
+    fail(ExitCode::bad_input, "{}: expert numbers must ascend within [0, {})", where, plan.experts);
+  }
+  if (static_cast<std::int64_t>(layer.keep.size()) != plan.kept) {
+    fail(ExitCode::bad_input, "{}: keeps {} experts, but the plan says {} for every layer", where, layer.keep.size(),
+         plan.kept);
+  }
+  if (layer.score.size() != experts || layer.count.size() != experts) {
+    fail(ExitCode::bad_input, "{}: {} scores and {} counts for {} experts", where, layer.score.size(),
+         layer.count.size(), plan.experts);
+  }
+  return layer;
+}
+
+PlanRequest parse_request(const Members& in) {
+  PlanRequest request;
+  request.criterion = in.get<std::string>("criterion");
+  request.ratio = in.get<double>("ratio");
+  request.keep = in.get<std::int64_t>("keep");
+  request.keep_multiple = in.get<std::int64_t>("keep_multiple");
+  request.seed = in.get<std::uint64_t>("seed");
+  request.preserve_super_experts = in.get<bool>("preserve_super_experts");
+  return request;
+}
+
+}  // namespace
+
+std::string plan_text(const Plan& plan) {
+  const PlanRequest& r = plan.request;
+  Json head;
+  head["format"] = kFormat;
+  head["model_type"] = plan.model_type;
+  head["model_digest"] = plan.model_digest;
+  head["calibration_digest"] = plan.calibration_digest;
+  head["criterion"] = r.criterion;
+  head["ratio"] = r.ratio;
+  head["keep"] = r.keep;
+  head["keep_multiple"] = r.keep_multiple;
+  head["seed"] = r.seed;
+  head["preserve_super_experts"] = r.preserve_super_experts;
+  head["experts"] = plan.experts;
+  head["kept"] = plan.kept;
+  head["top_k"] = plan.top_k;
+  std::string text = head.dump(1);
+  text.resize(text.size() - 2);  // "\n}": the layers come before it, a line each
+  text += ",\n \"layers\": [";
+  for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
+    text += layer == 0 ? "\n  " : ",\n  ";
+    text += layer_json(plan.layers[layer], layer).dump();
+  }
+  return text + "\n ]\n}\n";
+}
+
+Plan parse_plan(const std::string& text, const std::string& what) {
+  const Json json = parse_json(text, what);
+  const Members in(json, what);
+  if (in.get<std::string>("format") != kFormat) {
+    fail(ExitCode::bad_input, "{}: format '{}', expected '{}'", what, in.get<std::string>("format"), kFormat);
+  }
+  Plan plan;
+  plan.request = parse_request(in);
+  plan.model_type = in.get<std::string>("model_type");
+  plan.model_digest = in.get<std::string>("model_digest");
+  plan.calibration_digest = in.get<std::string>("calibration_digest");
+  plan.experts = in.get<std::int64_t>("experts");
+  plan.kept = in.get<std::int64_t>("kept");
+  plan.top_k = in.get<std::int64_t>("top_k");
+  if (plan.top_k < 1 || plan.kept < plan.top_k || plan.experts < plan.kept) {
+    fail(ExitCode::bad_input, "{}: keeps {} of {} experts with top-{} routing", what, plan.kept, plan.experts,
+         plan.top_k);
+  }
+  const auto layers = in.get<Json>("layers");
+  if (!layers.is_array() || layers.empty()) fail(ExitCode::bad_input, "{}: 'layers' must be an array", what);
+  for (const Json& layer : layers) plan.layers.push_back(parse_layer(layer, plan, plan.layers.size(), what));
+  return plan;
+}
+
+void write_plan(const std::filesystem::path& file, const Plan& plan) { write_file_atomically(file, plan_text(plan)); }
+
+Plan read_plan(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) fail(ExitCode::bad_input, "{}: the plan cannot be opened", file.string());
+  std::ostringstream text;
+  text << in.rdbuf();
+  if (!in) fail(ExitCode::io, "{}: the plan cannot be read", file.string());
+  return parse_plan(text.str(), file.string());
+}
+
+std::string plan_table(const Plan& plan) {
+  const PlanRequest& r = plan.request;
+  std::string text = fmt::format("{} ({}): {} of {} experts stay in each of {} layers\n\n", r.criterion,
+                                 r.keep > 0 ? fmt::format("keep {}", r.keep) : fmt::format("ratio {}", r.ratio),
+                                 plan.kept, plan.experts, plan.layers.size());
+  text += fmt::format("{:>5} {:>6} {:>15} {:>14} {:>12} {:>9} {:>10}\n", "layer", "kept", "highest dropped",
+                      "lowest kept", "margin", "no token", "preserved");
+  for (std::size_t l = 0; l < plan.layers.size(); ++l) {
+    const LayerPlan& layer = plan.layers[l];
+    double lowest = std::numeric_limits<double>::infinity(), highest = -lowest;
+    for (std::size_t e = 0; e < layer.score.size(); ++e) {
+      const bool kept = std::binary_search(layer.keep.begin(), layer.keep.end(), static_cast<std::int32_t>(e));
+      if (kept) lowest = std::min(lowest, layer.score[e]);
+      if (!kept) highest = std::max(highest, layer.score[e]);
+    }
+    const auto starved = std::count(layer.count.begin(), layer.count.end(), 0);
+    text += fmt::format("{:>5} {:>6} {:>15} {:>14.6g} {:>12.4g} {:>9} {:>10}\n", l, layer.keep.size(),
+                        plan.kept == plan.experts ? "-" : fmt::format("{:.6g}", highest), lowest, layer.margin, starved,
+                        layer.preserved.size());
+  }
+  return text;
+}
+
+}  // namespace reap
