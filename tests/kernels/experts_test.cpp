@@ -59,39 +59,53 @@ Result run_experts(Backend& on, const std::vector<StoredExpert>& stored, const s
 /// One slot by the formula, in double; rounded to the activation type where the model rounds.
 struct Oracle {
   std::vector<double> f, tolerance;
-  Oracle(const Backend& backend, const StoredExpert& expert, const float* x) {
-    const Compute compute = backend.compute();
+};
+
+class ExpertOracle {
+ public:
+  ExpertOracle(const Backend& backend, const StoredExpert& expert)
+      : backend_{backend},
+        w1_{expert.w1.values(backend.compute())},
+        w3_{expert.w3.values(backend.compute())},
+        w2_{expert.w2.values(backend.compute())},
+        hidden_{static_cast<std::size_t>(expert.w2.rows())},
+        inner_{static_cast<std::size_t>(expert.w1.rows())} {}
+
+  Oracle operator()(const float* x) const {
+    const double rounding = backend_.compute() == Compute::bf16 ? kBf16Rounding : 0;
     std::vector<double> act, act_magnitude;
-    for (std::int64_t i = 0; i < expert.w1.rows(); ++i) {
+    for (std::size_t i = 0; i < inner_; ++i) {
       double gate = 0, up = 0, gate_magnitude = 0, up_magnitude = 0;
-      for (std::int64_t k = 0; k < expert.w1.cols(); ++k) {
-        const double gate_term =
-            static_cast<double>(as_act(backend, x[k])) * static_cast<double>(expert.w1.value(i, k, compute));
-        const double up_term =
-            static_cast<double>(as_act(backend, x[k])) * static_cast<double>(expert.w3.value(i, k, compute));
-        gate += gate_term;
-        up += up_term;
-        gate_magnitude += std::abs(gate_term);
-        up_magnitude += std::abs(up_term);
+      for (std::size_t k = 0; k < hidden_; ++k) {
+        const double value = as_act(backend_, x[k]);
+        gate += value * w1_[i * hidden_ + k];
+        up += value * w3_[i * hidden_ + k];
+        gate_magnitude += std::abs(value * w1_[i * hidden_ + k]);
+        up_magnitude += std::abs(value * w3_[i * hidden_ + k]);
       }
       const double silu = gate / (1 + std::exp(-gate));
-      act.push_back(as_act(backend, static_cast<float>(silu * up)));
+      act.push_back(as_act(backend_, static_cast<float>(silu * up)));
       act_magnitude.push_back(gate_magnitude * std::abs(up) + std::abs(silu) * up_magnitude);
     }
-    const double rounding = compute == Compute::bf16 ? kBf16Rounding : 0;
-    for (std::int64_t n = 0; n < expert.w2.rows(); ++n) {
-      f.push_back(0);
-      tolerance.push_back(0);
-      for (std::int64_t i = 0; i < expert.w2.cols(); ++i) {
-        const auto w2 = static_cast<double>(expert.w2.value(n, i, compute));
-        const double term = act[static_cast<std::size_t>(i)] * w2;
-        f.back() += term;
-        tolerance.back() +=
-            rounding * std::abs(term) +
-            kFp32Accumulation * (std::abs(term) + act_magnitude[static_cast<std::size_t>(i)] * std::abs(w2));
+    Oracle result;
+    for (std::size_t n = 0; n < hidden_; ++n) {
+      double f = 0, tolerance = 0;
+      for (std::size_t i = 0; i < inner_; ++i) {
+        const double term = act[i] * w2_[n * inner_ + i];
+        f += term;
+        tolerance += (rounding + kFp32Accumulation) * std::abs(term) +
+                     kFp32Accumulation * act_magnitude[i] * std::abs(w2_[n * inner_ + i]);
       }
+      result.f.push_back(f);
+      result.tolerance.push_back(tolerance);
     }
+    return result;
   }
+
+ private:
+  const Backend& backend_;
+  std::vector<double> w1_, w3_, w2_;
+  std::size_t hidden_, inner_;
 };
 
 using ExpertsTest = BackendTest;
@@ -108,21 +122,22 @@ TEST_P(ExpertsTest, FollowTheFormulaForEveryStoredType) {
       const std::vector<StoredExpert> stored = random_experts(dtype, shape, 4);
       const std::vector<float> x = random_values(20 * shape.hidden, 7);
       const Result got = run_experts(*backend, stored, x, row, start);
-      for (std::size_t slot = 0; slot < row.size(); ++slot) {
-        const auto expert =
-            static_cast<std::size_t>(std::upper_bound(start.begin(), start.end(), slot) - start.begin() - 1);
-        const Oracle oracle(*backend, stored[expert], x.data() + row[slot] * shape.hidden);
-        double square_sum = 0, max = 0, slack = 0;
-        for (std::size_t n = 0; n < oracle.f.size(); ++n) {
-          ASSERT_NEAR(got.f[slot * oracle.f.size() + n], oracle.f[n], oracle.tolerance[n])
-              << name_of(dtype) << " hidden " << shape.hidden << " slot " << slot << " output " << n;
-          square_sum += oracle.f[n] * oracle.f[n];
-          max = std::max(max, std::abs(oracle.f[n]));
-          slack = std::max(slack, oracle.tolerance[n]);
+      for (std::size_t expert = 0; expert < stored.size(); ++expert) {
+        const ExpertOracle oracle_of(*backend, stored[expert]);
+        for (auto slot = static_cast<std::size_t>(start[expert]); slot < static_cast<std::size_t>(start[expert + 1]);
+             ++slot) {
+          SCOPED_TRACE(testing::Message() << name_of(dtype) << " hidden " << shape.hidden << " slot " << slot);
+          const Oracle oracle = oracle_of(x.data() + row[slot] * shape.hidden);
+          double square_sum = 0, max = 0, slack = 0;
+          for (std::size_t n = 0; n < oracle.f.size(); ++n) {
+            ASSERT_NEAR(got.f[slot * oracle.f.size() + n], oracle.f[n], oracle.tolerance[n]) << "output " << n;
+            square_sum += oracle.f[n] * oracle.f[n];
+            max = std::max(max, std::abs(oracle.f[n]));
+            slack = std::max(slack, oracle.tolerance[n]);
+          }
+          ASSERT_NEAR(got.norm[slot], std::sqrt(square_sum), slack * std::sqrt(static_cast<double>(shape.hidden)));
+          ASSERT_NEAR(got.max_abs[slot], max, slack);
         }
-        const double norm = std::sqrt(square_sum);
-        ASSERT_NEAR(got.norm[slot], norm, slack * std::sqrt(static_cast<double>(shape.hidden)));
-        ASSERT_NEAR(got.max_abs[slot], max, slack);
       }
     }
   }

@@ -28,13 +28,16 @@ class MatmulTest : public BackendTest {
 
   void expect_near_exact(const std::vector<float>& got, const std::vector<float>& x, std::int64_t rows,
                          const StoredWeight& stored) {
+    const std::vector<double> w = stored.values(backend->compute());
     for (std::int64_t row = 0; row < rows; ++row) {
+      std::vector<double> x_row;
+      for (std::int64_t k = 0; k < stored.cols(); ++k) {
+        x_row.push_back(as_act(*backend, x[static_cast<std::size_t>(row * stored.cols() + k)]));
+      }
       for (std::int64_t n = 0; n < stored.rows(); ++n) {
         double exact = 0, magnitude = 0;
-        for (std::int64_t k = 0; k < stored.cols(); ++k) {
-          const double product =
-              static_cast<double>(as_act(*backend, x[static_cast<std::size_t>(row * stored.cols() + k)])) *
-              static_cast<double>(stored.value(n, k, backend->compute()));
+        for (std::size_t k = 0; k < x_row.size(); ++k) {
+          const double product = x_row[k] * w[static_cast<std::size_t>(n) * x_row.size() + k];
           exact += product;
           magnitude += std::abs(product);
         }

@@ -65,6 +65,13 @@ class StoredWeight {
     return precision == Compute::bf16 ? to_float(to_bf16(value)) : value;
   }
 
+  /// [rows * cols] value() of every element.
+  std::vector<double> values(Compute precision) const {
+    std::vector<double> all;
+    for (std::int64_t i = 0; i < rows_ * cols_; ++i) all.push_back(value(i / cols_, i % cols_, precision));
+    return all;
+  }
+
   WeightSource source() const {
     return {bytes_.data() + 1, dtype_, rows_, cols_, scales_.empty() ? nullptr : scales_.data()};
   }

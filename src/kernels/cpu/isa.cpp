@@ -79,6 +79,12 @@ CpuIsa settle_isa(CpuIsa wanted) {
 
 DType bf16_product_dtype(CpuIsa isa) { return isa >= CpuIsa::avx512_bf16 ? DType::bf16 : DType::f32; }
 
-std::int64_t row_tile(CpuIsa isa) { return isa == CpuIsa::amx ? 64 : 32; }
+std::int64_t row_tile(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::amx: return 64;
+    case CpuIsa::avx2: return 48;
+    default: return 32;
+  }
+}
 
 }  // namespace reap

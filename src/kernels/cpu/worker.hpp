@@ -9,7 +9,8 @@
 namespace reap::cpu {
 
 /// Rows of a task; enough to make expanding a panel for it cheap, few enough that large products feed all threads.
-constexpr std::int64_t kChunkRows = 512;
+/// A multiple of every row_tile().
+constexpr std::int64_t kChunkRows = 576;
 
 /// Rows of activations on their way into products.
 struct RowSource {
