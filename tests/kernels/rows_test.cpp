@@ -120,7 +120,9 @@ TEST_P(Combine, AddsGatedOutputsInAscendingOrder) {
     const std::vector<float> gate = random_values(kRows * kTopK, 7, 0, 1);
     const std::vector<float> before = random_values(kRows * hidden, 8);
     std::vector<std::int32_t> position;
-    for (std::int32_t slot = 0; slot < kRows * kTopK; ++slot) position.push_back(slot * 4 % (kRows * kTopK));
+    for (std::int64_t slot = 0; slot < kRows * kTopK; ++slot) {
+      position.push_back(static_cast<std::int32_t>(slot * 4 % (kRows * kTopK)));
+    }
     const auto f_device = upload_act(*backend, f);
     const auto gate_device = upload(*backend, gate);
     const auto position_device = upload(*backend, position);
