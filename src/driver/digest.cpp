@@ -75,7 +75,8 @@ std::string model_digest(const Checkpoint& checkpoint) {
   Sha256 digest;
   // Lengths and separators keep two different lists from running together into the same bytes.
   const auto add = [&](std::string_view text) {
-    digest.update(std::as_bytes(std::span(fmt::format("{}:", text.size()))));
+    const std::string length = fmt::format("{}:", text.size());
+    digest.update(std::as_bytes(std::span(length)));
     digest.update(std::as_bytes(std::span(text)));
   };
   add(checkpoint.config_text());
