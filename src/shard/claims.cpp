@@ -38,8 +38,6 @@ bool per_expert(const TensorRule& rule) { return rule.name.find("{expert}") != s
 
 std::int64_t size_of(Extent extent, const Model& model) {
   switch (extent) {
-    case Extent::none:
-      return 1;
     case Extent::hidden:
       return model.hidden;
     case Extent::vocab:
@@ -52,6 +50,8 @@ std::int64_t size_of(Extent extent, const Model& model) {
       return model.expert.inner;
     case Extent::experts:
       return model.router.experts;
+    case Extent::none:
+      break;
   }
   REAP_CHECK(false, "extent {}", static_cast<int>(extent));
 }

@@ -11,11 +11,28 @@ namespace reap {
 
 /// What a tensor is in the model.
 enum class Part : std::uint8_t {
-  embedding, final_norm, head,                  // once per model
-  input_norm, post_norm, q, k, v, o, q_norm, k_norm,  // once per layer
-  gate, gate_bias,                              // once per layer, axis 0 = experts: pruning slices their rows
-  w1, w3, w2,                                   // once per expert: pruning drops or renumbers them
-  mtp,                                          // any tensor of an MTP module
+  // once per model
+  embedding,
+  final_norm,
+  head,
+  // once per layer
+  input_norm,
+  post_norm,
+  q,
+  k,
+  v,
+  o,
+  q_norm,
+  k_norm,
+  // once per layer, axis 0 = experts: pruning slices their rows
+  gate,
+  gate_bias,
+  // once per expert: pruning drops or renumbers them
+  w1,
+  w3,
+  w2,
+  // any tensor of an MTP module: copied whole or left out
+  mtp,
 };
 
 /// The place of one tensor in the model. `scale` marks the scale_inv of that part's fp8 weight.

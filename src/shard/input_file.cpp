@@ -50,7 +50,7 @@ InputFile::InputFile(InputFile&& other) noexcept
     : path_{std::move(other.path_)},
       descriptor_{std::exchange(other.descriptor_, -1)},
       size_{other.size_},
-      identity_{other.identity_} {}
+      identity_{std::move(other.identity_)} {}
 
 void InputFile::read(std::uint64_t offset, std::span<std::byte> into) const {
   while (!into.empty()) {

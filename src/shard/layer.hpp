@@ -12,8 +12,8 @@ namespace reap {
 
 /// One decoder layer's weights on a device: the attention and router whole, the experts of one shard.
 struct LayerWeights {
-  Buffer<float> input_norm, post_norm;     // [hidden]
-  Buffer<float> q_norm, k_norm;            // [heads * head_dim], [kv_heads * head_dim]
+  Buffer<float> input_norm, post_norm;  // [hidden]
+  Buffer<float> q_norm, k_norm;         // [heads * head_dim], [kv_heads * head_dim]
   std::unique_ptr<Weight> q, k, v, o;
   std::unique_ptr<Weight> gate;            // [experts, hidden], fp32
   Buffer<float> gate_bias;                 // [experts]
@@ -35,7 +35,7 @@ Embedding load_embedding(const Checkpoint& checkpoint, const Model& model, Backe
 
 /// Final norm and output projection.
 struct Head {
-  Buffer<float> norm;  // [hidden]
+  Buffer<float> norm;                  // [hidden]
   std::unique_ptr<Weight> projection;  // [vocab, hidden]
 };
 Head load_head(const Checkpoint& checkpoint, const Model& model, Backend& backend);

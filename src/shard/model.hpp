@@ -19,8 +19,8 @@ struct ExpertSpec {
 
 /// A model as plain data, read from config.json by families.cpp.
 struct Model {
-  std::string type;         // config.json's model_type
-  std::int64_t layers;      // decoder layers, all of them MoE; MTP modules not counted
+  std::string type;     // config.json's model_type
+  std::int64_t layers;  // decoder layers, all of them MoE; MTP modules not counted
   std::int64_t hidden;
   std::int64_t vocab;
   float norm_eps;
@@ -28,7 +28,7 @@ struct Model {
   RouterSpec router;
   ExpertSpec expert;
   bool fp8;                 // projection and expert weights are f8_e4m3 with scales per 128 x 128 block
-  std::int64_t mtp_layers;  // layer numbers in [layers, layers + mtp_layers) that hold MTP tensors; 0 when there are none
+  std::int64_t mtp_layers;  // layers [layers, layers + mtp_layers) hold MTP tensors
 };
 
 }  // namespace reap
