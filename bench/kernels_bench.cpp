@@ -1,6 +1,6 @@
 // Products and experts of the CPU backend beside the rate that oneDNN reaches alone on the same shapes.
 //
-//   kernels_bench [threads] [seconds per line]
+//   kernels_bench [threads] [seconds per line] [only lines that hold this text]
 //
 // "limit" is oneDNN by itself: weights packed once, 4,096 rows in one call, its own threading, same type of product.
 // "ours" is Backend::matmul or Backend::experts, all of it: gathering rows, expanding weights, silu, norms. Both take
@@ -106,12 +106,17 @@ struct Setting {
   DType stored;
   int threads;
   double seconds;
+  std::string_view only;
 };
 
-void report(const std::string& name, const Setting& s, double flop, double limit, double ours) {
-  fmt::print("{:34} {} weights {:8} threads {}: limit {:7.1f} GFLOP/s, ours {:7.1f}, ratio {:.2f}\n", name,
-             s.compute == Compute::bf16 ? "bf16" : "fp32", name_of(s.stored), s.threads, flop / limit / 1e9,
-             flop / ours / 1e9, limit / ours);
+std::string title(const Setting& s, const std::string& operation) {
+  return fmt::format("{:28} {} weights {:8}", operation, s.compute == Compute::bf16 ? "bf16" : "fp32",
+                     name_of(s.stored));
+}
+
+void report(const std::string& title, double flop, double limit, double ours) {
+  fmt::print("{} limit {:7.1f} GFLOP/s, ours {:7.1f}, ratio {:.2f}\n", title, flop / limit / 1e9, flop / ours / 1e9,
+             limit / ours);
   std::fflush(stdout);
 }
 
@@ -133,6 +138,8 @@ DType product_dtype(Compute compute) {
 }
 
 void bench_matmul(const Setting& s, std::int64_t cols, std::int64_t rows, bool add) {
+  const std::string line = title(s, fmt::format("matmul{} [{}, {}]", add ? " add" : "", rows, cols));
+  if (line.find(s.only) == std::string::npos) return;
   std::mt19937 random(1);
   const auto backend = make_cpu_backend(s.compute, s.threads, CpuIsa::automatic);
   const Weights weights(s.stored, rows, cols, random);
@@ -142,12 +149,13 @@ void bench_matmul(const Setting& s, std::int64_t cols, std::int64_t rows, bool a
   std::fill_n(out.data(), out.size(), 0.0f);
   Limit limit(product_dtype(s.compute), cols, rows, s.threads);
   const double ours = race(s, [&] { backend->matmul(x.data(), kRows, *packed, out.data(), add); }, {&limit});
-  report(fmt::format("matmul{} [{}, {}]", add ? " add" : "", rows, cols), s,
-         2.0 * static_cast<double>(kRows * cols * rows), limit.seconds_per_row() * kRows, ours);
+  report(line, 2.0 * static_cast<double>(kRows * cols * rows), limit.seconds_per_row() * kRows, ours);
 }
 
 void bench_experts(const Setting& s, std::int64_t hidden, std::int64_t inner, std::int64_t experts,
                    std::int64_t slots_per_expert) {
+  const std::string line = title(s, fmt::format("experts {}x{} [{}, {}]", experts, slots_per_expert, inner, hidden));
+  if (line.find(s.only) == std::string::npos) return;
   std::mt19937 random(1);
   const auto backend = make_cpu_backend(s.compute, s.threads, CpuIsa::automatic);
   const Weights up(s.stored, inner, hidden, random), down(s.stored, hidden, inner, random);
@@ -170,8 +178,7 @@ void bench_experts(const Setting& s, std::int64_t hidden, std::int64_t inner, st
   const double ours =
       race(s, [&] { backend->experts(x.data(), row.data(), start, weights, f.data(), norm.data(), max_abs.data()); },
            {&first, &second});
-  report(fmt::format("experts {}x[{}, {}], {} slots", experts, inner, hidden, slots), s,
-         6.0 * static_cast<double>(slots * hidden * inner),
+  report(line, 6.0 * static_cast<double>(slots * hidden * inner),
          static_cast<double>(slots) * (2 * first.seconds_per_row() + second.seconds_per_row()), ours);
 }
 
@@ -180,10 +187,11 @@ void bench_experts(const Setting& s, std::int64_t hidden, std::int64_t inner, st
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
   const double seconds = argc > 2 ? std::atof(argv[2]) : 2.0;
-  fmt::print("{}\n", make_cpu_backend(Compute::bf16, threads, CpuIsa::automatic)->numerics_id());
+  const std::string_view only = argc > 3 ? argv[3] : "";
+  fmt::print("{} threads, {}\n", threads, make_cpu_backend(Compute::bf16, threads, CpuIsa::automatic)->numerics_id());
   for (const Compute compute : {Compute::fp32, Compute::bf16}) {
     for (const DType stored : {DType::bf16, DType::f8_e4m3}) {
-      const Setting setting{compute, stored, threads, seconds};
+      const Setting setting{compute, stored, threads, seconds, only};
       bench_matmul(setting, 3072, 6144, false);
       bench_matmul(setting, 256, 512, false);
       bench_matmul(setting, 512, 256, true);

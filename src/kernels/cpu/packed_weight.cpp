@@ -9,8 +9,6 @@
 namespace reap::cpu {
 namespace {
 
-constexpr std::int64_t kLongestRun = 1024;  // of TileProduct::scale_run()
-
 /// packed[i] = source element order[i], or 0 where there is none. `source` need not be aligned.
 template <class T>
 void reorder(const std::byte* source, std::int64_t elements, const std::vector<std::int32_t>& order,
@@ -145,15 +143,17 @@ const void* PackedWeight::expanded(std::int64_t panel, void* room) const {
   }
   const auto* const codes = reinterpret_cast<const std::uint8_t*>(from);
   const float* const scale = scale_.data() + panel_start(panel) / run_;
-  const bool narrow = product(panel).dtype() == DType::bf16;
-  float values[kLongestRun];
-  for (std::int64_t i = 0; i < elements; i += run_) {
-    float* const to = narrow ? values : wide + i;
-    ops_->f8_to_f32(codes + i, run_, scale[i / run_], to);
-    if (narrow)
-      ops_->f32_to_bf16(to, run_, static_cast<bf16*>(room) + i);
-    else if (round_)
-      ops_->round_to_bf16(to, run_, to);
+  for (std::int64_t begin = 0, end = 0; begin < elements; begin = end) {
+    const float factor = scale[begin / run_];
+    do {  // runs of one scale in one go
+      end += run_;
+    } while (end < elements && scale[end / run_] == factor);
+    if (product(panel).dtype() == DType::bf16) {
+      ops_->f8_to_bf16(codes + begin, end - begin, factor, static_cast<bf16*>(room) + begin);
+      continue;
+    }
+    ops_->f8_to_f32(codes + begin, end - begin, factor, wide + begin);
+    if (round_) ops_->round_to_bf16(wide + begin, end - begin, wide + begin);
   }
   return room;
 }

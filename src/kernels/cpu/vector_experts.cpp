@@ -4,6 +4,9 @@
 namespace reap::REAP_ISA {
 namespace {
 
+using DoubleVec = double __attribute__((vector_size(kVectorBytes)));
+using LooseHalfVec = float __attribute__((vector_size(kVectorBytes / 2), aligned(4), may_alias));
+
 // OCP e4m3fn, as dtype.cpp's f8_e4m3_to_float, without branches.
 inline float f8_value(std::uint32_t code) {
   const std::uint32_t magnitude = code & 0x7fU;
@@ -36,30 +39,41 @@ void silu_mul(const float* gate, const float* up, std::int64_t count, float* pro
   }
 }
 
-// Squares in fp64 in 16 lanes (element i in lane i mod 16) and a tree over them: the same order for every build.
+// Squares in fp64 in 32 lanes (element i in lane i mod 32) and a tree over them: the same order for every build.
 // Magnitudes are compared as integers, which order like the numbers they stand for and put NaN on top.
 double square_sum_and_max(const float* x, std::int64_t count, float* max_abs) {
-  constexpr int kSumLanes = 16;
-  double sum[kSumLanes] = {};
-  std::int32_t max[kSumLanes] = {};
-  std::int64_t i = 0;
-  const auto add = [&](int lane, float value) {
-    const std::int32_t magnitude = __builtin_bit_cast(std::int32_t, value) & 0x7fffffff;
-    sum[lane] += static_cast<double>(value) * static_cast<double>(value);
-    max[lane] = magnitude > max[lane] ? magnitude : max[lane];
-  };
-  for (; i + kSumLanes <= count; i += kSumLanes) {
-    for (int lane = 0; lane < kSumLanes; ++lane) add(lane, x[i + lane]);
-  }
-  for (int lane = 0; i < count; ++i, ++lane) add(lane, x[i]);
-  for (int half = kSumLanes / 2; half > 0; half /= 2) {
-    for (int lane = 0; lane < half; ++lane) {
-      sum[lane] += sum[lane + half];
-      max[lane] = max[lane + half] > max[lane] ? max[lane + half] : max[lane];
+  constexpr int kSumLanes = 32;
+  constexpr int kDoubleLanes = kLanes / 2;
+  alignas(kVectorBytes) double sums[kSumLanes];
+  alignas(kVectorBytes) std::int32_t maxima[kLanes];
+  DoubleVec sum[kSumLanes / kDoubleLanes] = {};
+  IntVec max{};
+  const auto add = [&](const float* from) {
+    for (int part = 0; part < kSumLanes / kDoubleLanes; ++part) {
+      const LooseHalfVec half = *reinterpret_cast<const LooseHalfVec*>(from + part * kDoubleLanes);
+      const DoubleVec value = __builtin_convertvector(half, DoubleVec);
+      sum[part] += value * value;
     }
+    for (int part = 0; part < kSumLanes / kLanes; ++part) {
+      const IntVec magnitude = reinterpret_cast<IntVec>(load(from + part * kLanes)) & 0x7fffffff;
+      max = magnitude > max ? magnitude : max;
+    }
+  };
+  std::int64_t i = 0;
+  for (; i + kSumLanes <= count; i += kSumLanes) add(x + i);
+  if (i < count) {
+    float rest[kSumLanes] = {};
+    for (int lane = 0; i < count; ++i, ++lane) rest[lane] = x[i];
+    add(rest);
   }
-  *max_abs = __builtin_bit_cast(float, max[0]);
-  return sum[0];
+  __builtin_memcpy(sums, sum, sizeof sums);
+  __builtin_memcpy(maxima, &max, sizeof maxima);
+  for (int half = kSumLanes / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+  }
+  for (int lane = 1; lane < kLanes; ++lane) maxima[0] = maxima[lane] > maxima[0] ? maxima[lane] : maxima[0];
+  *max_abs = __builtin_bit_cast(float, maxima[0]);
+  return sums[0];
 }
 
 }  // namespace reap::REAP_ISA

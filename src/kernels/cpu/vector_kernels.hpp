@@ -20,6 +20,7 @@ std::int64_t attention_queries(std::int64_t group);
 std::int64_t attention_scratch(std::int64_t group, std::int64_t head_dim);
 void attention(const AttentionTile& tile, float* scratch);
 void f8_to_f32(const std::uint8_t* from, std::int64_t count, float scale, float* to);
+void f8_to_bf16(const std::uint8_t* from, std::int64_t count, float scale, bf16* to);
 void round_to_bf16(const float* from, std::int64_t count, float* to);
 void silu_mul(const float* gate, const float* up, std::int64_t count, float* product);
 double square_sum_and_max(const float* x, std::int64_t count, float* max_abs);

@@ -17,6 +17,7 @@ const VectorOps& vector_ops() {
       .attention_scratch = attention_scratch,
       .attention = attention,
       .f8_to_f32 = f8_to_f32,
+      .f8_to_bf16 = f8_to_bf16,
       .round_to_bf16 = round_to_bf16,
       .silu_mul = silu_mul,
       .square_sum_and_max = square_sum_and_max,

@@ -50,8 +50,9 @@ struct VectorOps {
   std::int64_t (*attention_scratch)(std::int64_t group, std::int64_t head_dim);
   void (*attention)(const AttentionTile& tile, float* scratch);
 
-  /// Codes of f8_e4m3 times their scale.
+  /// Codes of f8_e4m3 times their scale, in fp32; for bf16 then rounded to nearest even.
   void (*f8_to_f32)(const std::uint8_t* from, std::int64_t count, float scale, float* to);
+  void (*f8_to_bf16)(const std::uint8_t* from, std::int64_t count, float scale, bf16* to);
 
   /// What bf16 would keep of each value, as f32; `to` may be `from`.
   void (*round_to_bf16)(const float* from, std::int64_t count, float* to);
