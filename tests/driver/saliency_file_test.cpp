@@ -1,0 +1,192 @@
+#include "driver/saliency_file.hpp"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <functional>
+#include <limits>
+
+#include "driver/expect_error.hpp"
+#include "driver/hdf5.hpp"
+#include "driver/temporary_directory.hpp"
+
+namespace reap {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// 1 domain, 2 layers, 3 experts, 4 tokens of top-2: expert 2 of layer 1 is never chosen.
+constexpr std::int64_t kGroups = 2, kLayers = 2, kExperts = 3, kTokens = 4, kTopK = 2;
+constexpr std::int64_t kCounts[kGroups][kLayers][kExperts] = {{{2, 1, 1}, {2, 2, 0}}, {{1, 1, 2}, {2, 2, 0}}};
+
+SaliencyInfo small_info() {
+  return {"minimax_m2", std::string(64, 'a'), std::string(32, 'b'), "fp32", "cpu test", 4096, 3, kTokens, kTopK,
+          {"all"}};
+}
+
+Saliency small_table() {
+  Saliency s(kGroups, kLayers, kExperts);
+  for (std::int64_t g = 0; g < kGroups; ++g) {
+    for (std::int64_t l = 0; l < kLayers; ++l) {
+      for (std::int64_t e = 0; e < kExperts; ++e) {
+        s.count(g, l, e) = kCounts[g][l][e];
+        if (kCounts[g][l][e] == 0) continue;
+        const auto value = static_cast<double>(100 * g + 10 * l + e) + 0.1;
+        for (const FieldInfo& field : kFields) {
+          Digits digits;
+          EXPECT_TRUE(to_digits(value, field.fraction_bits, digits));
+          std::ranges::copy(digits, s.digits(field.field, g, l, e).begin());
+        }
+        s.max_abs[static_cast<std::size_t>(s.index(g, l, e))] = static_cast<float>(value);
+      }
+    }
+  }
+  return s;
+}
+
+class SaliencyFileTest : public testing::Test {
+ protected:
+  fs::path write(const SaliencyInfo& info, const Saliency& table) const {
+    write_saliency(directory_ / "s.h5", info, table);
+    return directory_ / "s.h5";
+  }
+  /// Writes what `spoil` makes of a good file; reading it must fail.
+  void expect_refused(const std::vector<std::string>& words,
+                      const std::function<void(SaliencyInfo&, Saliency&)>& spoil) const {
+    SaliencyInfo info = small_info();
+    Saliency table = small_table();
+    spoil(info, table);
+    write(info, table);
+    expect_error(ExitCode::bad_input, words, [&] { read_saliency(directory_ / "s.h5"); });
+  }
+
+  TemporaryDirectory directory_;
+};
+
+TEST_F(SaliencyFileTest, ComesBackAsItWas) {
+  const Saliency table = small_table();
+  const SaliencyFile back = read_saliency(write(small_info(), table));
+  EXPECT_EQ(back.saliency.groups, kGroups);
+  EXPECT_EQ(back.saliency.layers, kLayers);
+  EXPECT_EQ(back.saliency.experts, kExperts);
+  EXPECT_EQ(back.saliency.sums, table.sums);
+  EXPECT_EQ(back.saliency.max_abs, table.max_abs);
+  const SaliencyInfo info = small_info();
+  EXPECT_EQ(back.info.model_type, info.model_type);
+  EXPECT_EQ(back.info.model_digest, info.model_digest);
+  EXPECT_EQ(back.info.calibration_digest, info.calibration_digest);
+  EXPECT_EQ(back.info.compute, info.compute);
+  EXPECT_EQ(back.info.numerics_id, info.numerics_id);
+  EXPECT_EQ(back.info.block_tokens, info.block_tokens);
+  EXPECT_EQ(back.info.samples, info.samples);
+  EXPECT_EQ(back.info.tokens, info.tokens);
+  EXPECT_EQ(back.info.top_k, info.top_k);
+  EXPECT_EQ(back.info.domains, info.domains);
+}
+
+TEST_F(SaliencyFileTest, HasTheDocumentedDatasets) {
+  const Hdf5Reader file(write(small_info(), small_table()));
+  EXPECT_EQ(file.text("schema"), "reap-saliency-1");
+  EXPECT_EQ(file.read<std::int64_t>("/fields/count", {kGroups, kLayers, kExperts})[0], 2);
+  const auto digits = file.read<std::int64_t>("/fields/gate/digits", {kGroups, kLayers, kExperts, kDigits});
+  EXPECT_EQ(digits[1 * kDigits + 2], 1);  // group 0, layer 0, expert 1: 1.1, so 1 in the digit of 2^0
+  const auto sums = file.read<double>("/sums/norm_sq", {kLayers, kExperts});
+  EXPECT_NEAR(sums[1], 1.1 + 101.1, 1e-6);  // Q95.32
+  EXPECT_EQ(file.read<float>("/max_abs", {kGroups, kLayers, kExperts})[1], 1.1f);
+}
+
+TEST_F(SaliencyFileTest, EqualTablesGiveEqualBytes) {
+  const std::string bytes = read_text(write(small_info(), small_table()));
+  EXPECT_EQ(bytes, read_text(write(small_info(), small_table())));
+  const SaliencyFile back = read_saliency(directory_ / "s.h5");
+  EXPECT_EQ(bytes, read_text(write(back.info, back.saliency)));
+}
+
+TEST_F(SaliencyFileTest, RefusesImpossibleTables) {
+  using Info = SaliencyInfo;
+  expect_refused({"layer 0", "add up to 9", "4 tokens x top_k 2"}, [](Info&, Saliency& s) { ++s.count(0, 0, 0); });
+  expect_refused({"layer 0", "add up to 8"}, [](Info& i, Saliency&) { i.tokens = 5; });
+  expect_refused({"layer 1", "expert 1", "-2"}, [](Info&, Saliency& s) { s.count(0, 1, 1) = -2; });
+  expect_refused({"layer 1", "expert 0"},
+                 [](Info&, Saliency& s) { s.count(0, 1, 0) = std::numeric_limits<std::int64_t>::max(); });
+  expect_refused({"layer 1", "expert 2"}, [](Info&, Saliency& s) { s.digits(Field::norm, 0, 1, 2)[0] = 1; });
+  expect_refused({"expert 2"}, [](Info&, Saliency& s) { s.max_abs[5] = 1; });
+  expect_refused({"max_abs nan"}, [](Info&, Saliency& s) { s.max_abs[0] = std::numeric_limits<float>::quiet_NaN(); });
+  expect_refused({"max_abs inf"}, [](Info&, Saliency& s) { s.max_abs[0] = std::numeric_limits<float>::infinity(); });
+  expect_refused({"/fields/gate/digits", "canonical"},
+                 [](Info&, Saliency& s) { s.digits(Field::gate, 0, 0, 0)[0] = std::int64_t{1} << 32; });
+  expect_refused({"/fields/norm_sq/digits", "canonical"},
+                 [](Info&, Saliency& s) { s.digits(Field::norm_sq, 0, 0, 0)[3] = std::int64_t{1} << 31; });
+  expect_refused({"top_k"}, [](Info& i, Saliency&) { i.top_k = 4; });
+  expect_refused({"top_k"}, [](Info& i, Saliency&) { i.top_k = 0; });
+  expect_refused({"tokens"}, [](Info& i, Saliency&) { i.tokens = -4; });
+  expect_refused({"/fields/count", "4 groups"}, [](Info& i, Saliency&) { i.domains = {"a", "b"}; });
+}
+
+/// A file of the right attributes whose datasets a test chooses.
+TEST_F(SaliencyFileTest, RefusesMissingAndDisagreeingParts) {
+  Hdf5Writer file;
+  file.attribute("schema", std::string("reap-saliency-1"));
+  for (const char* name : {"model_type", "model_digest", "calibration_digest", "compute", "numerics_id"}) {
+    file.attribute(name, std::string("x"));
+  }
+  for (const char* name : {"block_tokens", "samples", "tokens", "top_k"}) file.attribute(name, 1);
+  file.attribute("domains", std::vector<std::string>{"all"});
+  file.group("/fields");
+  file.dataset<std::int64_t>("/fields/count", {2, 1, 1}, std::vector<std::int64_t>{1, 0});
+  file.save(directory_ / "s.h5");
+  expect_error(ExitCode::bad_input, {"s.h5", "/fields/gate/digits"}, [&] { read_saliency(directory_ / "s.h5"); });
+
+  for (const FieldInfo& field : kFields) {
+    file.group(fmt::format("/fields/{}", field.name));
+    file.dataset<std::int64_t>(fmt::format("/fields/{}/digits", field.name), {2, 1, 1, 4},
+                               std::vector<std::int64_t>{0, 0, 1, 0, 0, 0, 0, 0});
+  }
+  file.dataset<float>("/max_abs", {2, 1, 1}, std::vector<float>{1, 0});
+  file.group("/sums");
+  for (const FieldInfo& field : kFields) {
+    const double unit = field.fraction_bits == kFractionBits ? 1 : 4294967296.0;
+    const double sum = field.field == Field::gate_norm_sq ? 2 * unit : unit;
+    file.dataset<double>(fmt::format("/sums/{}", field.name), {1, 1}, std::vector<double>{sum});
+  }
+  file.save(directory_ / "s.h5");
+  expect_error(ExitCode::bad_input, {"/sums/gate_norm_sq", "damaged"}, [&] { read_saliency(directory_ / "s.h5"); });
+}
+
+TEST_F(SaliencyFileTest, RefusesOtherFiles) {
+  const fs::path data = REAP_TEST_DATA;
+  expect_error(ExitCode::bad_input, {"reap-calibration-1"}, [&] { read_saliency(data / "calib_64x512.h5"); });
+  expect_error(ExitCode::bad_input, {"schema"}, [&] { read_saliency(data / "hdf5" / "attributes.h5"); });
+  expect_error(ExitCode::bad_input, {"absent.h5"}, [&] { read_saliency(directory_ / "absent.h5"); });
+}
+
+TEST_F(SaliencyFileTest, FullDiskLeavesNothing) {
+  const auto previous = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &limit), 0);
+  const rlimit small{4096, limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  expect_error(ExitCode::io, {"s.h5"}, [&] { write(small_info(), small_table()); });
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  std::signal(SIGXFSZ, previous);
+  EXPECT_EQ(directory_.entries(), 0);
+}
+
+TEST_F(SaliencyFileTest, DamagedBytesNeverCrash) {
+  const std::string bytes = read_text(write(small_info(), small_table()));
+  for (std::size_t i = 0; i < bytes.size(); i += 19) {
+    std::string damaged = bytes;
+    damaged[i] = static_cast<char>(damaged[i] ^ 0x55);
+    write_text(directory_ / "s.h5", damaged);
+    try {
+      read_saliency(directory_ / "s.h5");
+    } catch (const Error& error) {
+      EXPECT_TRUE(error.code() == ExitCode::bad_input || error.code() == ExitCode::io) << error.what();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace reap
