@@ -10,21 +10,22 @@ namespace {
 
 constexpr bool kManyRegisters = kVectorBytes == 64;  // 32 registers rather than 16, for the sums of a micro-kernel
 constexpr int kBlock = 48;                           // queries of a block: lanes of score vectors
-constexpr int kBlockVecs = kBlock / kLanes;
-constexpr int kKeys = 64;                         // keys of a tile
-constexpr int kKeyStep = kManyRegisters ? 8 : 4;  // q k^T: kKeyStep keys by kScoreVecs vectors of queries at once
+constexpr int kKeys = 64;                            // keys of a tile
+constexpr int kKeyStep = kManyRegisters ? 8 : 4;     // q k^T: kKeyStep keys by kScoreVecs vectors of queries at once
 constexpr int kScoreVecs = 3;
 constexpr int kQueryStep = 6;  // p v: kQueryStep queries by kDimVecs vectors of head_dim at once
 constexpr int kDimVecs = kManyRegisters ? 4 : 2;
 constexpr std::int64_t kBlocksPerTile = 6;  // blocks that share a tile of K and V once it is in cache
 
-static_assert(kBlock % (kScoreVecs * kLanes) == 0 && kBlock % kQueryStep == 0 && kKeys % kKeyStep == 0);
+static_assert(kBlock % kLanes == 0 && kBlock % kQueryStep == 0 && kKeys % kKeyStep == 0);
 
 constexpr float kInfinity = __builtin_inff();
 
 constexpr std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
+
+constexpr std::int64_t at_most(std::int64_t value, std::int64_t most) { return value < most ? value : most; }
 
 /// Query blocks of one head in a full tile.
 std::int64_t blocks_per_head(std::int64_t group) { return group < kBlocksPerTile ? kBlocksPerTile / group : 1; }
@@ -90,22 +91,39 @@ inline void multiply(const float* a, std::int64_t a_row, std::int64_t a_step, co
   }
 }
 
-/// p[key, query] = k . q for the first `keys` keys, in whole steps.
-void scores(const Block& block, const Scratch& scratch, std::int64_t keys, std::int64_t head_dim) {
-  for (std::int64_t key = 0; key < keys; key += kKeyStep) {
-    for (int column = 0; column < kBlock; column += kScoreVecs * kLanes) {
-      multiply<kKeyStep, kScoreVecs>(scratch.keys + key * scratch.dim, scratch.dim, 1, block.q + column, kBlock,
-                                     head_dim, nullptr, scratch.p + key * kBlock + column, kBlock);
+/// What a block meets in a tile of keys. Its query i sees key j of the tile when j <= i + ahead.
+struct Meeting {
+  std::int64_t queries;  // of the block
+  std::int64_t keys;     // of the tile that any of them sees
+  std::int64_t ahead;    // from the tile's first key to the block's first query; negative when the tile starts later
+};
+
+/// p[key, query] = k . q, in whole steps of keys and vectors of queries, wherever a key is seen.
+void scores(const Block& block, const Scratch& scratch, const Meeting& meeting, std::int64_t head_dim) {
+  const std::int64_t end = round_up(meeting.queries, kLanes);
+  for (std::int64_t key = 0; key < meeting.keys; key += kKeyStep) {
+    const std::int64_t blind = key - meeting.ahead;  // queries before this one see none of the step's keys
+    const auto columns = [&]<int Vecs>(std::int64_t column) {
+      multiply<kKeyStep, Vecs>(scratch.keys + key * scratch.dim, scratch.dim, 1, block.q + column, kBlock, head_dim,
+                               nullptr, scratch.p + key * kBlock + column, kBlock);
+      return Vecs * kLanes;
+    };
+    for (std::int64_t column = blind > 0 ? blind / kLanes * kLanes : 0; column < end;) {
+      const std::int64_t left = (end - column) / kLanes;
+      column += left >= 3   ? columns.template operator()<3>(column)
+                : left == 2 ? columns.template operator()<2>(column)
+                            : columns.template operator()<1>(column);
     }
   }
 }
 
-/// Turns scores into exponentials relative to the largest score so far. `ahead` is how far the block's first query lies
-/// behind the tile's first key; query i sees key j when j <= i + ahead.
-void softmax(const Block& block, const Scratch& scratch, std::int64_t keys, std::int64_t ahead) {
-  for (int column = 0; column < kBlock; column += kLanes) {
+/// Turns scores into exponentials relative to the largest score so far, and those of unseen keys into 0.
+void softmax(const Block& block, const Scratch& scratch, const Meeting& meeting) {
+  for (std::int64_t column = 0; column < meeting.queries; column += kLanes) {
+    // add_values() takes queries in steps that may begin in this vector and end in the next: they want zeros that far.
+    const std::int64_t keys = at_most(column + kLanes + kQueryStep + meeting.ahead, meeting.keys);
     IntVec visible;  // the last key that each lane sees
-    for (int lane = 0; lane < kLanes; ++lane) visible[lane] = static_cast<std::int32_t>(column + lane + ahead);
+    for (int lane = 0; lane < kLanes; ++lane) visible[lane] = static_cast<std::int32_t>(column + lane + meeting.ahead);
     const Vec before = load(block.highest + column);
     Vec highest = before;
     for (std::int64_t key = 0; key < keys; ++key) {
@@ -128,12 +146,12 @@ void softmax(const Block& block, const Scratch& scratch, std::int64_t keys, std:
   }
 }
 
-/// sum = rescale * sum + p v.
-void add_values(const Block& block, const Scratch& scratch, std::int64_t keys, std::int64_t ahead) {
-  for (int query = 0; query < kBlock; query += kQueryStep) {
-    const std::int64_t seen = query + kQueryStep + ahead;  // keys that the last query of the step sees
-    if (seen <= 0) continue;
-    const std::int64_t depth = seen < keys ? seen : keys;
+/// sum = rescale * sum + p v. The last step may run past the block's queries: those rows are never read.
+void add_values(const Block& block, const Scratch& scratch, const Meeting& meeting) {
+  for (std::int64_t query = 0; query < meeting.queries; query += kQueryStep) {
+    // Keys that the last query of the step sees.
+    const std::int64_t depth = at_most(query + kQueryStep + meeting.ahead, meeting.keys);
+    if (depth <= 0) continue;
     const float* p = scratch.p + query;
     const float* keep = scratch.rescale + query;
     float* sum = block.sum + query * scratch.dim;
@@ -194,8 +212,6 @@ void store_queries(const Block& block, std::int64_t dim, std::int64_t stride, st
   }
 }
 
-std::int64_t at_most(std::int64_t value, std::int64_t most) { return value < most ? value : most; }
-
 /// One block's place in its tile.
 struct Place {
   std::int64_t query;    // its first query, from the tile's first
@@ -233,9 +249,10 @@ void attend(const AttentionTile& tile, const Scratch& scratch) {
       const std::int64_t ahead = tile.first_query + place.query - first_key;
       const std::int64_t keys = at_most(ahead + place.queries, rows);
       if (keys <= 0) return;
-      scores(block, scratch, keys, head_dim);
-      softmax(block, scratch, keys, ahead);
-      add_values(block, scratch, keys, ahead);
+      const Meeting meeting{place.queries, keys, ahead};
+      scores(block, scratch, meeting, head_dim);
+      softmax(block, scratch, meeting);
+      add_values(block, scratch, meeting);
     });
   }
   for_blocks(tile, scratch, [&](const Block& block, const Place& place) {
