@@ -26,6 +26,13 @@ std::string path_of(const Checkpoint& checkpoint, const Tensor& tensor) {
   return (checkpoint.directory() / checkpoint.files()[tensor.file]).string();
 }
 
+/// A value for a message: long ones are cut.
+std::string brief(const Json& value) {
+  constexpr std::size_t kMost = 100;
+  const std::string text = value.dump();
+  return text.size() <= kMost ? text : text.substr(0, kMost) + "...";
+}
+
 /// The plan lists, for every layer of the source, as many of its experts as it says, and enough for a token.
 void check_plan(const std::string& path, const ManifestPlan& plan, const Model& model) {
   if (plan.experts != model.router.experts || std::cmp_not_equal(plan.keep.size(), model.layers)) {
@@ -131,8 +138,7 @@ void verify_config(const Checkpoint& output, const OpenModel& source, const Mani
     const Json& expected = change == changed.end() ? value : change->second;
     if (!to.contains(key)) fail(ExitCode::bad_input, "{}: {} is missing", path, shown(key));
     if (to[key] == expected) continue;
-    fail(ExitCode::bad_input, "{}: {} is {}, it has to be {}", path, shown(key), shown(to[key].dump()),
-         shown(expected.dump()));
+    fail(ExitCode::bad_input, "{}: {} is {}, it has to be {}", path, shown(key), brief(to[key]), brief(expected));
   }
   for (const auto& [key, value] : to.items()) {
     if (from.contains(key)) continue;

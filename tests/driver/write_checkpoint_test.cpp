@@ -1,0 +1,273 @@
+#include "driver/write_checkpoint.hpp"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+
+#include <regex>
+#include <string>
+
+#include "driver/expect_error.hpp"
+#include "driver/manifest.hpp"
+#include "driver/pruned_models.hpp"
+#include "driver/size_limit.hpp"
+
+namespace reap {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::regex kExpert(R"(model\.layers\.(\d+)\.block_sparse_moe\.experts\.(\d+)\.(.*))");
+const std::regex kRouter(R"(model\.layers\.(\d+)\.block_sparse_moe\.(gate\.weight|e_score_correction_bias))");
+
+/// What pruning has to make of the source's tensors, by the tests' own means.
+StoredTensors prune(const StoredTensors& source, const Plan& plan, bool keep_mtp) {
+  const auto layers = static_cast<std::int64_t>(plan.layers.size());
+  StoredTensors result;
+  for (const auto& [name, tensor] : source) {
+    std::smatch match;
+    const bool in_layer = std::regex_search(name, match, std::regex(R"(model\.layers\.(\d+)\.)"));
+    if (in_layer && std::stoll(match[1]) >= layers) {
+      if (keep_mtp) result[name] = tensor;
+    } else if (std::regex_match(name, match, kExpert)) {
+      const std::vector<std::int32_t>& keep = plan.layers[std::stoul(match[1])].keep;
+      const auto place = std::find(keep.begin(), keep.end(), std::stoi(match[2]));
+      if (place == keep.end()) continue;
+      result[fmt::format("model.layers.{}.block_sparse_moe.experts.{}.{}", match[1].str(), place - keep.begin(),
+                         match[3].str())] = tensor;
+    } else if (std::regex_match(name, match, kRouter)) {
+      const std::vector<std::int32_t>& keep = plan.layers[std::stoul(match[1])].keep;
+      StoredTensor sliced{tensor.dtype, tensor.shape, ""};
+      sliced.shape[0] = static_cast<std::int64_t>(keep.size());
+      const std::size_t row = tensor.bytes.size() / static_cast<std::size_t>(tensor.shape[0]);
+      for (const std::int32_t expert : keep)
+        sliced.bytes += tensor.bytes.substr(static_cast<std::size_t>(expert) * row, row);
+      result[name] = sliced;
+    } else {
+      result[name] = tensor;
+    }
+  }
+  return result;
+}
+
+/// Says which tensors differ, not what their bytes are.
+void expect_same_tensors(const StoredTensors& found, const StoredTensors& expected) {
+  for (const auto& [name, tensor] : expected) {
+    const auto entry = found.find(name);
+    if (entry == found.end()) {
+      ADD_FAILURE() << name << " is missing";
+    } else {
+      EXPECT_EQ(entry->second.dtype, tensor.dtype) << name;
+      EXPECT_EQ(entry->second.shape, tensor.shape) << name;
+      EXPECT_TRUE(entry->second.bytes == tensor.bytes) << name << " has other bytes";
+    }
+  }
+  for (const auto& [name, tensor] : found) EXPECT_TRUE(expected.contains(name)) << name << " is surplus";
+}
+
+WriteOptions small_files() {
+  WriteOptions options;
+  options.max_shard_bytes = 150'000;
+  return options;
+}
+
+class WriteCheckpoint : public testing::Test {
+ protected:
+  void write(const OpenSource& source, const Plan& plan, const fs::path& output, const WriteOptions& options) const {
+    all_write_checkpoint(world_, source.checkpoint, source.model, plan, output, options, {});
+  }
+
+  Comm world_{MPI_COMM_WORLD};
+  SharedDirectory directory_{world_};
+};
+
+class WriteModel : public WriteCheckpoint, public testing::WithParamInterface<const char*> {};
+
+TEST_P(WriteModel, EveryTensorIsItsSliceOfTheSource) {
+  const OpenSource source(test_model(GetParam()));
+  const Plan plan = shuffled_plan(source, source.model.router.experts * 3 / 4);
+  for (const Mtp mtp : {Mtp::drop, Mtp::keep}) {
+    WriteOptions options = small_files();
+    options.mtp = mtp;
+    const fs::path output = directory_ / (mtp == Mtp::keep ? "kept" : "dropped");
+    write(source, plan, output, options);
+    expect_same_tensors(read_all_tensors(output),
+                        prune(read_all_tensors(test_model(GetParam())), plan, mtp == Mtp::keep));
+    EXPECT_EQ(read_text(output / "config.json"), pruned_config(source.checkpoint, source.model, plan, options));
+    world_.all_barrier();
+  }
+}
+
+TEST_P(WriteModel, TheFilesAreTheSameForAnyNumberOfRanks) {
+  const OpenSource source(test_model(GetParam()));
+  const Plan plan = shuffled_plan(source, source.model.router.experts / 2);
+  write(source, plan, directory_ / "all", small_files());
+  if (world_.rank() == 0) {
+    all_write_checkpoint(Comm(MPI_COMM_SELF), source.checkpoint, source.model, plan, directory_ / "one", small_files(),
+                         {});
+    const auto one = read_directory(directory_ / "one");
+    const auto all = read_directory(directory_ / "all");
+    EXPECT_GT(one.size(), 6u);
+    for (const auto& [name, bytes] : one) {
+      ASSERT_TRUE(all.contains(name)) << name;
+      EXPECT_TRUE(all.at(name) == bytes) << name << " differs";
+    }
+    EXPECT_EQ(all.size(), one.size());
+  }
+}
+
+TEST_P(WriteModel, NothingDroppedGivesTheSourceBack) {
+  const OpenSource source(test_model(GetParam()));
+  WriteOptions options;
+  options.mtp = Mtp::keep;
+  write(source, shuffled_plan(source, source.model.router.experts), directory_ / "output", options);
+  expect_same_tensors(read_all_tensors(directory_ / "output"), read_all_tensors(test_model(GetParam())));
+  EXPECT_EQ(read_text(directory_ / "output" / "config.json"), source.checkpoint.config_text());
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, WriteModel, testing::Values("m2-mini-bf16", "m2-mini-fp8", "m2-nano-fp8"),
+                         [](const auto& model) { return std::regex_replace(model.param, std::regex("-"), "_"); });
+
+class WriteMini : public WriteCheckpoint {
+ protected:
+  OpenSource source_{test_model("m2-mini-fp8")};
+  Plan plan_ = shuffled_plan(source_, 4);
+};
+
+TEST_F(WriteMini, ManyTinyFiles) {
+  WriteOptions options;
+  options.max_shard_bytes = 1;  // a file per tensor, and more files than ranks
+  write(source_, plan_, directory_ / "output", options);
+  expect_same_tensors(read_all_tensors(directory_ / "output"),
+                      prune(read_all_tensors(test_model("m2-mini-fp8")), plan_, false));
+}
+
+TEST_F(WriteMini, SideFilesAreCopiedButNotWhatThisProgramWrote) {
+  if (world_.rank() == 0) {
+    fs::copy(test_model("m2-mini-fp8"), directory_ / "source");
+    write_text(directory_ / "source" / "tokenizer.json", "{\"a\": 1}");
+    write_text(directory_ / "source" / "modeling.py", "");
+    write_text(directory_ / "source" / kManifestName, "{}");
+    write_text(directory_ / "source" / "run_log.json", "{}");
+    fs::create_directory(directory_ / "source" / "figures");
+  }
+  world_.all_barrier();
+  const OpenSource source(directory_ / "source");
+  write(source, plan_, directory_ / "output", {});
+  const auto files = read_directory(directory_ / "output");
+  EXPECT_EQ(files.at("tokenizer.json"), "{\"a\": 1}");
+  EXPECT_EQ(files.at("modeling.py"), "");
+  EXPECT_EQ(files.at("generation_config.json"), read_text(test_model("m2-mini-fp8") / "generation_config.json"));
+  EXPECT_NE(files.at(kManifestName), "{}");
+  EXPECT_FALSE(files.contains("run_log.json"));
+  EXPECT_FALSE(files.contains("figures"));
+}
+
+TEST_F(WriteMini, TheManifestHoldsTheDigestsOfTheFiles) {
+  write(source_, plan_, directory_ / "output", small_files());
+  const Manifest manifest = parse_manifest(read_text(directory_ / "output" / kManifestName), "manifest");
+  EXPECT_EQ(manifest.source_digest, plan_.model_digest);
+  EXPECT_EQ(manifest.output_digest, model_digest(Checkpoint(directory_ / "output")));
+  EXPECT_EQ(manifest.calibration_digest, plan_.calibration_digest);
+  for (const ManifestFile& file : manifest.files) {
+    const std::string bytes = read_text(directory_ / "output" / file.name);
+    Sha256 sha256;
+    sha256.update(std::as_bytes(std::span(bytes)));
+    EXPECT_EQ(file.sha256, sha256.hex());
+    EXPECT_EQ(file.bytes, bytes.size());
+    const StoredTensors tensors = read_tensors(directory_ / "output" / file.name);
+    EXPECT_EQ(file.tensors.size(), tensors.size());
+    for (const ManifestTensor& tensor : file.tensors) {
+      Xxh3 xxh3;
+      xxh3.update(std::as_bytes(std::span(tensors.at(tensor.name).bytes)));
+      EXPECT_EQ(tensor.xxh3, xxh3.hex()) << tensor.name;
+    }
+  }
+}
+
+TEST_F(WriteMini, ProgressAddsUpToTheBytesWritten) {
+  std::int64_t bytes = 0;
+  all_write_checkpoint(world_, source_.checkpoint, source_.model, plan_, directory_ / "output", small_files(),
+                       [&](std::int64_t more) { bytes += more; });
+  world_.all_sum(std::span(&bytes, 1));
+  std::int64_t expected = 0;
+  for (const OutputFile& file : plan_output(source_.checkpoint, source_.model, source_.claims, plan_, small_files())) {
+    expected += static_cast<std::int64_t>(file.bytes);
+  }
+  EXPECT_EQ(bytes, expected);
+}
+
+// What goes wrong
+
+TEST_F(WriteMini, AnExistingOutputIsReplacedOnlyWhenAsked) {
+  write(source_, plan_, directory_ / "output", {});
+  const Plan other = shuffled_plan(source_, 3);
+  expect_error(ExitCode::bad_input, {"output", "--overwrite"},
+               [&] { write(source_, other, directory_ / "output", {}); });
+  expect_same_tensors(read_all_tensors(directory_ / "output"),
+                      prune(read_all_tensors(test_model("m2-mini-fp8")), plan_, false));
+  world_.all_barrier();
+  WriteOptions options;
+  options.overwrite = true;
+  write(source_, other, directory_ / "output", options);
+  expect_same_tensors(read_all_tensors(directory_ / "output"),
+                      prune(read_all_tensors(test_model("m2-mini-fp8")), other, false));
+  EXPECT_EQ(directory_.entries(), std::vector<std::string>{"output"});
+}
+
+TEST_F(WriteMini, APlanForAnotherModelIsRefused) {
+  Plan plan = plan_;
+  plan.model_digest = std::string(64, '0');
+  expect_error(ExitCode::bad_input, {"another model", plan.model_digest},
+               [&] { write(source_, plan, directory_ / "output", {}); });
+  EXPECT_EQ(directory_.entries(), std::vector<std::string>{});
+}
+
+TEST_F(WriteMini, AFailureOfOneRankLeavesTheOldState) {
+  write(source_, plan_, directory_ / "output", {});
+  const auto before = read_directory(directory_ / "output");
+  world_.all_barrier();
+  WriteOptions options = small_files();
+  options.overwrite = true;
+  {
+    const bool last = world_.rank() == world_.size() - 1;
+    const SizeLimit limit(last ? 100'000 : RLIM_INFINITY);  // its disk is full, as it were
+    expect_error(ExitCode::io, {"output.reap-partial/model-0", "free space"},
+                 [&] { write(source_, shuffled_plan(source_, 5), directory_ / "output", options); });
+  }
+  world_.all_barrier();
+  EXPECT_EQ(directory_.entries(), std::vector<std::string>{"output"});
+  EXPECT_TRUE(read_directory(directory_ / "output") == before);
+}
+
+TEST_F(WriteMini, ASourceThatShrinksIsAnErrorThatNamesIt) {
+  if (world_.rank() == 0) fs::copy(test_model("m2-mini-fp8"), directory_ / "source");
+  world_.all_barrier();
+  const OpenSource source(directory_ / "source");
+  world_.all_barrier();
+  if (world_.rank() == 0) fs::resize_file(directory_ / "source" / "model-00003-of-00011.safetensors", 200'000);
+  world_.all_barrier();
+  expect_error(ExitCode::io, {"model-00003-of-00011.safetensors"},
+               [&] { write(source, plan_, directory_ / "output", {}); });
+  world_.all_barrier();
+  EXPECT_EQ(directory_.entries(), std::vector<std::string>{"source"});
+}
+
+TEST_F(WriteMini, ADiskTooSmallIsRefusedBeforehand) {
+  std::int64_t mounted = 0;
+  if (world_.rank() == 0) {
+    fs::create_directory(directory_ / "disk");
+    mounted = ::mount("none", (directory_ / "disk").c_str(), "tmpfs", 0, "size=256k") == 0 ? 1 : 0;
+  }
+  world_.all_max(std::span(&mounted, 1));
+  if (mounted == 0) GTEST_SKIP() << "a file system can only be mounted by root";
+  expect_error(ExitCode::io, {"disk", "needs", "are free"},
+               [&] { write(source_, plan_, directory_ / "disk" / "output", {}); });
+  world_.all_barrier();
+  EXPECT_TRUE(fs::is_empty(directory_ / "disk"));
+  world_.all_barrier();
+  if (world_.rank() == 0) ::umount((directory_ / "disk").c_str());
+}
+
+}  // namespace
+}  // namespace reap
