@@ -1,0 +1,19 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace reap {
+
+// One text per kind of file; inspect() chooses. @throws Error(bad_input), Error(io)
+
+std::string inspect_model(const std::filesystem::path& directory);
+std::string inspect_calibration(const std::filesystem::path& file);
+std::string inspect_saliency(const std::filesystem::path& file);
+std::string inspect_plan(const std::filesystem::path& file);
+
+/// "  name                value\n"
+std::string inspect_line(std::string_view name, std::string_view value);
+
+}  // namespace reap

@@ -1,0 +1,97 @@
+#include "driver/inspect.hpp"
+
+#include <gtest/gtest.h>
+
+#include <fmt/format.h>
+
+#include <sstream>
+
+#include "driver/expect_error.hpp"
+#include "driver/hdf5.hpp"
+#include "driver/plan.hpp"
+#include "driver/temporary_directory.hpp"
+
+namespace reap {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kData = REAP_TEST_DATA;
+constexpr std::size_t kTerminal = 100;
+
+void expect_holds(const std::string& text, const std::vector<std::string>& words) {
+  for (const std::string& word : words) EXPECT_NE(text.find(word), std::string::npos) << word << " is not in\n" << text;
+  std::istringstream lines(text);
+  std::string line;
+  std::getline(lines, line);  // the path
+  while (std::getline(lines, line)) EXPECT_LE(line.size(), kTerminal) << line;
+}
+
+/// 2 domains, 2 layers, 3 experts, 2 tokens of top-1, all to expert 1.
+SaliencyFile small_saliency() {
+  SaliencyFile file{
+      {"minimax_m2", std::string(64, 'a'), std::string(32, 'b'), "fp32", "test", 8, 2, 2, 1, {"de", "fr"}},
+      Saliency(4, 2, 3)};
+  for (const std::int64_t group : {0, 3}) {
+    for (std::int64_t layer = 0; layer < 2; ++layer) {
+      file.saliency.count(group, layer, 1) = 1;
+      Digits digits;
+      EXPECT_TRUE(to_digits(2.5, kFractionBits, digits));
+      std::ranges::copy(digits, file.saliency.digits(Field::gate_norm, group, layer, 1).begin());
+    }
+  }
+  return file;
+}
+
+TEST(Inspect, Model) {
+  expect_holds(inspect(kData / "m2-nano-fp8"),
+               {"minimax_m2", "32 per layer, top-4", "experts", "F8_E4M3", "pp 4 x ep 1"});
+  expect_holds(inspect(kData / "m2-mini-bf16"), {"and 1 of MTP", "MTP", "BF16"});
+}
+
+TEST(Inspect, ParametersAddUp) {  // 6 experts of top-2: 3 matrices of 160 x 136 in each of 2 layers
+  const std::string text = inspect(kData / "m2-mini-bf16");
+  expect_holds(text, {fmt::format("{}", 2 * 6 * 3 * 160 * 136)});
+}
+
+TEST(Inspect, Calibration) {
+  expect_holds(inspect(kData / "calib_64x512.h5"), {"64", "32768", "python", "512 at least", "512 at most"});
+}
+
+TEST(Inspect, Saliency) {
+  const TemporaryDirectory directory;
+  const SaliencyFile file = small_saliency();
+  write_saliency(directory / "s.h5", file.info, file.saliency);
+  expect_holds(inspect(directory / "s.h5"), {"minimax_m2", "fp32", "3 in each of 2 layers, top-1", "de", "fr", "2.5"});
+}
+
+TEST(Inspect, Plan) {
+  const TemporaryDirectory directory;
+  write_plan(directory / "plan.json", make_plan(small_saliency(), {.ratio = 0.5}));
+  expect_holds(inspect(directory / "plan.json"), {"minimax_m2", "2 of 3 experts"});
+}
+
+TEST(Inspect, RefusesOtherFiles) {
+  const TemporaryDirectory directory;
+  expect_error(ExitCode::bad_input, {"absent"}, [&] { inspect(directory / "absent"); });
+  write_text(directory / "f", "some text");
+  expect_error(ExitCode::bad_input, {"neither"}, [&] { inspect(directory / "f"); });
+  write_text(directory / "empty", "");
+  expect_error(ExitCode::bad_input, {"neither"}, [&] { inspect(directory / "empty"); });
+  expect_error(ExitCode::bad_input, {"config.json"}, [&] { inspect(kData / "licences"); });
+  Hdf5Writer other;
+  other.attribute("schema", std::string("evil\x1b[2J"));
+  other.save(directory / "other.h5");
+  expect_error(ExitCode::bad_input, {"schema"}, [&] { inspect(directory / "other.h5"); });
+}
+
+TEST(Inspect, NeverObeysTheFile) {  // a terminal would clear itself
+  const TemporaryDirectory directory;
+  SaliencyFile file = small_saliency();
+  file.info.domains = {"a\x1b[2J", "b"};
+  write_saliency(directory / "s.h5", file.info, file.saliency);
+  EXPECT_EQ(inspect(directory / "s.h5").find('\x1b'), std::string::npos);
+}
+
+}  // namespace
+}  // namespace reap
