@@ -29,11 +29,12 @@ std::string layer_row(const FieldTotals& total, const std::vector<double>& reap,
   const auto first = layer * total.experts, last = first + total.experts;
   std::vector<double> score(reap.begin() + first, reap.begin() + last);
   std::ranges::sort(score);
+  const double median = (score[(score.size() - 1) / 2] + score[score.size() / 2]) / 2;
   const auto count = std::span(total.count).subspan(static_cast<std::size_t>(first), score.size());
   const auto peak = std::max_element(total.max_abs.begin() + first, total.max_abs.begin() + last);
   return fmt::format("{:>7} {:>10} {:>10} {:>12.5g} {:>12.5g} {:>12.5g} {:>9} {:>11.5g} {:>6}\n", layer,
-                     std::ranges::min(count), std::ranges::max(count), score.front(), score[score.size() / 2],
-                     score.back(), std::ranges::count(count, 0), *peak, peak - total.max_abs.begin() - first);
+                     std::ranges::min(count), std::ranges::max(count), score.front(), median, score.back(),
+                     std::ranges::count(count, 0), *peak, peak - total.max_abs.begin() - first);
 }
 
 std::string super_expert_lines(const FieldTotals& total) {
