@@ -49,6 +49,7 @@ std::vector<double> scores(const FieldTotals& totals, std::string_view criterion
   std::vector<double> result(totals.count.size(), 0.0);
   if (criterion == "random") {
     for (std::size_t at = 0; at < result.size(); ++at) {
+      if (totals.count[at] == 0) continue;
       const auto i = static_cast<std::int64_t>(at);
       result[at] = random_score(seed, i / totals.experts, i % totals.experts);
     }

@@ -25,7 +25,7 @@ const std::vector<Criterion>& criteria();
 double random_score(std::uint64_t seed, std::int64_t layer, std::int64_t expert);
 
 /// Scores of all experts of all layers, [layers, experts], by the criterion of that name.
-/// Experts with no token score 0 (random: their draw); make_plan ranks them last whatever the score.
+/// Experts with no token score 0; make_plan ranks them last whatever the score.
 /// @throws Error(usage) for an unknown name
 std::vector<double> scores(const FieldTotals& totals, std::string_view criterion, std::uint64_t seed);
 

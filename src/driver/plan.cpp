@@ -56,11 +56,11 @@ LayerPlan plan_layer(std::span<const double> score, std::span<const std::int64_t
   std::vector<bool> dropped(score.size(), false);
   std::size_t done = 0;
   double highest_dropped = 0;
-  for (const std::int32_t expert : order) {
-    if (done == to_drop) break;
+  for (std::size_t place = 0; place < order.size() && done < to_drop; ++place) {
+    const std::int32_t expert = order[place];
     const auto e = static_cast<std::size_t>(expert);
     if (is_protected[e]) {
-      plan.preserved.push_back(expert);
+      if (place < to_drop) plan.preserved.push_back(expert);  // beyond, the score alone would have kept it
       continue;
     }
     dropped[e] = true;
@@ -69,7 +69,7 @@ LayerPlan plan_layer(std::span<const double> score, std::span<const std::int64_t
   }
   if (done < to_drop) {
     fail(ExitCode::usage, "layer {}: {} experts are preserved as super experts, more than the {} that stay; drop fewer",
-         layer, plan.preserved.size(), kept);
+         layer, std::ranges::count(is_protected, true), kept);
   }
   std::sort(plan.preserved.begin(), plan.preserved.end());
   double lowest_kept = std::numeric_limits<double>::infinity();

@@ -1,19 +1,59 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <fstream>
+#include <concepts>
 #include <limits>
-#include <sstream>
+#include <utility>
 
 #include "driver/atomic_file.hpp"
 #include "driver/plan.hpp"
 #include "kernels/check.hpp"
+#include "shard/input_file.hpp"
 #include "shard/json.hpp"
 
 namespace reap {
 namespace {
 
 constexpr std::string_view kFormat = "reap-plan-1";
+constexpr std::uint64_t kMaxPlanBytes = 100'000'000;  // 62 layers of 256 experts are half a megabyte
+
+// Conversions that are exact or refused: nlohmann's own would cut off fractions and upper bits, and take true for 1.
+
+bool convert(const Json& value, bool& into) {
+  if (!value.is_boolean()) return false;
+  into = value.get<bool>();
+  return true;
+}
+
+bool convert(const Json& value, std::string& into) {
+  if (!value.is_string()) return false;
+  into = value.get<std::string>();
+  return true;
+}
+
+bool convert(const Json& value, double& into) {
+  if (!value.is_number()) return false;
+  into = value.get<double>();
+  return true;
+}
+
+template <std::integral Integer>
+bool convert(const Json& value, Integer& into) {
+  if (value.is_number_unsigned()) {
+    into = value.get<Integer>();
+    return std::in_range<Integer>(value.get<std::uint64_t>());
+  }
+  if (!value.is_number_integer()) return false;
+  into = value.get<Integer>();
+  return std::in_range<Integer>(value.get<std::int64_t>());
+}
+
+template <class Item>
+bool convert(const Json& value, std::vector<Item>& into) {
+  if (!value.is_array()) return false;
+  into.resize(value.size());
+  return std::ranges::equal(value, into, [](const Json& from, Item& to) { return convert(from, to); });
+}
 
 /// Reads members of a JSON object, naming text and member in errors.
 class Members {
@@ -26,11 +66,9 @@ class Members {
   T get(const char* key) const {
     const auto found = object_.find(key);
     if (found == object_.end()) fail(ExitCode::bad_input, "{}: '{}' is missing", where_, key);
-    try {
-      return found->get<T>();
-    } catch (const Json::exception& e) {
-      fail(ExitCode::bad_input, "{}: '{}' is of the wrong type: {}", where_, key, e.what());
-    }
+    T value{};
+    if (!convert(*found, value)) fail(ExitCode::bad_input, "{}: '{}' is of the wrong type or too large", where_, key);
+    return value;
   }
 
  private:
@@ -71,6 +109,9 @@ LayerPlan parse_layer(const Json& object, const Plan& plan, std::size_t index, c
   if (static_cast<std::int64_t>(layer.keep.size()) != plan.kept) {
     fail(ExitCode::bad_input, "{}: keeps {} experts, but the plan says {} for every layer", where, layer.keep.size(),
          plan.kept);
+  }
+  if (!std::ranges::includes(layer.keep, layer.preserved)) {
+    fail(ExitCode::bad_input, "{}: an expert is preserved, but not kept", where);
   }
   if (layer.score.size() != experts || layer.count.size() != experts) {
     fail(ExitCode::bad_input, "{}: {} scores and {} counts for {} experts", where, layer.score.size(),
@@ -136,21 +177,18 @@ Plan parse_plan(const std::string& text, const std::string& what) {
     fail(ExitCode::bad_input, "{}: keeps {} of {} experts with top-{} routing", what, plan.kept, plan.experts,
          plan.top_k);
   }
-  const auto layers = in.get<Json>("layers");
-  if (!layers.is_array() || layers.empty()) fail(ExitCode::bad_input, "{}: 'layers' must be an array", what);
-  for (const Json& layer : layers) plan.layers.push_back(parse_layer(layer, plan, plan.layers.size(), what));
+  const auto layers = json.find("layers");
+  if (layers == json.end() || !layers->is_array() || layers->empty()) {
+    fail(ExitCode::bad_input, "{}: 'layers' must be an array of one object per layer", what);
+  }
+  for (const Json& layer : *layers) plan.layers.push_back(parse_layer(layer, plan, plan.layers.size(), what));
   return plan;
 }
 
 void write_plan(const std::filesystem::path& file, const Plan& plan) { write_file_atomically(file, plan_text(plan)); }
 
 Plan read_plan(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) fail(ExitCode::bad_input, "{}: the plan cannot be opened", file.string());
-  std::ostringstream text;
-  text << in.rdbuf();
-  if (!in) fail(ExitCode::io, "{}: the plan cannot be read", file.string());
-  return parse_plan(text.str(), file.string());
+  return parse_plan(InputFile(file).read_text(kMaxPlanBytes), file.string());
 }
 
 std::string plan_table(const Plan& plan) {

@@ -195,6 +195,15 @@ TEST(PlanFile, RefusesWhatIsNotAPlan) {
   EXPECT_NE(broken("\"keep\":[1,2,3]", "\"keep\":[1,2,4]").find("[0, 4)"), std::string::npos);
   EXPECT_NE(broken("\"keep\":[1,2,3]", "\"keep\":[1,2]").find("keeps 2 experts"), std::string::npos);
   EXPECT_NE(broken("\"keep\":[1,2,3]", "\"keep\":\"all\"").find("wrong type"), std::string::npos);
+  EXPECT_NE(broken("\"keep\":[1,2,3]", "\"keep\":[1,2,4294967299]").find("too large"), std::string::npos);
+  EXPECT_NE(broken("\"keep\":[1,2,3]", "\"keep\":[1,2,3.5]").find("wrong type"), std::string::npos);
+  EXPECT_NE(broken("\"keep\":[1,2,3]", "\"keep\":[true,2,3]").find("wrong type"), std::string::npos);
+  EXPECT_NE(broken("\"preserved\":[]", "\"preserved\":[0]").find("not kept"), std::string::npos);
+  EXPECT_NE(broken("\"seed\": 0", "\"seed\": -1").find("seed"), std::string::npos);
+  EXPECT_NE(broken("\"top_k\": 2", "\"top_k\": 9223372036854775808").find("too large"), std::string::npos);
+  EXPECT_NE(broken("\"ratio\": 0.25", "\"ratio\": \"0.25\"").find("ratio"), std::string::npos);
+  EXPECT_NE(broken("\"layers\"", "\"layer\"").find("layers"), std::string::npos);
+  EXPECT_NE(broken("\"score\":[1.0,", "\"score\":[").find("3 scores"), std::string::npos);
   EXPECT_NE(broken("\"kept\": 3", "\"kept\": 1").find("keeps 1 of 4"), std::string::npos);
   EXPECT_NE(broken("\"criterion\"", "\"criterium\"").find("'criterion' is missing"), std::string::npos);
   EXPECT_NE(broken("\"layer\":0", "\"layer\":1").find("not in order"), std::string::npos);
