@@ -15,7 +15,7 @@ says() { grep -q "$1" "$job_log" 2>/dev/null; }
 # start NAME PARTITION-OPTIONS...: submits and waits until the ranks are at work
 start() {
   OUTPUT=$base/$1 submit_only requeue --nodes=2 --ntasks-per-node=1 --cpus-per-task=1
-  wait_until 60 says '^observe:\|: observe:' || failed "job $job did not begin to observe"
+  wait_until 60 says 'observe: [0-9]* samples' || failed "job $job did not begin to observe"
 }
 
 # The job was stopped, restarted, and ended well.
