@@ -166,6 +166,25 @@ TEST(Pipeline, TokensOutsideTheVocabularyAreRefused) {
   }
 }
 
+// Ends the whole job, as the program does; run by pipeline_abort alone.
+TEST(Pipeline, DISABLED_OneRankEndsTheJob) {
+  const Comm world(MPI_COMM_WORLD);
+  test::RandomModel model;
+  model.edit = [](const std::string& name, std::span<float> values) {
+    if (name.find("layers.3.block_sparse_moe.experts.") != name.npos)
+      values[0] = std::numeric_limits<float>::infinity();
+  };
+  const SharedFolder folder(world, model);
+  const Observer observer(folder.path(), odd_samples(model.vocab), 64);
+  try {
+    observer.all_run(world, {2, world.size() / 2, 1}, Compute::fp32);
+  } catch (const Error& error) {
+    std::filesystem::remove_all(folder.path());
+    fmt::print(stderr, "rank {}: {}\n", world.rank(), error.what());
+    MPI_Abort(MPI_COMM_WORLD, static_cast<int>(error.code()));
+  }
+}
+
 TEST(Pipeline, ErrorsOfLoadingReachEveryRank) {
   const Comm world(MPI_COMM_WORLD);
   const test::RandomModel model;
