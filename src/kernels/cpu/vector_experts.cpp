@@ -44,12 +44,11 @@ void silu_mul(const float* gate, const float* up, std::int64_t count, float* pro
 double square_sum_and_max(const float* x, std::int64_t count, float* max_abs) {
   constexpr int kSumLanes = 32;
   constexpr int kDoubleLanes = kLanes / 2;
-  alignas(kVectorBytes) double sums[kSumLanes];
-  alignas(kVectorBytes) std::int32_t maxima[kLanes];
-  DoubleVec sum[kSumLanes / kDoubleLanes] = {};
+  constexpr int kParts = kSumLanes / kDoubleLanes;
+  DoubleVec sum[kParts] = {};
   IntVec max{};
   const auto add = [&](const float* from) {
-    for (int part = 0; part < kSumLanes / kDoubleLanes; ++part) {
+    for (int part = 0; part < kParts; ++part) {
       const LooseHalfVec half = *reinterpret_cast<const LooseHalfVec*>(from + part * kDoubleLanes);
       const DoubleVec value = __builtin_convertvector(half, DoubleVec);
       sum[part] += value * value;
@@ -66,12 +65,21 @@ double square_sum_and_max(const float* x, std::int64_t count, float* max_abs) {
     for (int lane = 0; i < count; ++i, ++lane) rest[lane] = x[i];
     add(rest);
   }
+  for (int half = kParts / 2; half > 0; half /= 2) {
+    for (int part = 0; part < half; ++part) sum[part] += sum[part + half];
+  }
+  double sums[kDoubleLanes];
+  std::int32_t maxima[kLanes];
   __builtin_memcpy(sums, sum, sizeof sums);
   __builtin_memcpy(maxima, &max, sizeof maxima);
-  for (int half = kSumLanes / 2; half > 0; half /= 2) {
+  for (int half = kDoubleLanes / 2; half > 0; half /= 2) {
     for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
   }
-  for (int lane = 1; lane < kLanes; ++lane) maxima[0] = maxima[lane] > maxima[0] ? maxima[lane] : maxima[0];
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) {
+      maxima[lane] = maxima[lane + half] > maxima[lane] ? maxima[lane + half] : maxima[lane];
+    }
+  }
   *max_abs = __builtin_bit_cast(float, maxima[0]);
   return sums[0];
 }
