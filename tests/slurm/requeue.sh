@@ -18,34 +18,44 @@ start() {
   wait_until 60 says 'observe: [0-9]* samples' || failed "job $job did not begin to observe"
 }
 
-# The job was stopped, restarted, and ended well.
-came_back() {
-  local name=$1
+# stopped_and_came_back NAME: requeued once, and ended well
+stopped_and_came_back() {
   wait_until 120 is_over "$job" || failed "job $job did not end"
   ended_well
-  says 'asked to stop' || failed "the batch script was not asked to stop"
   [[ $(field "$job" Restarts) -eq 1 ]] || failed "job $job was restarted $(field "$job" Restarts) times"
-  same_as_reference "$base/$name"
+  same_as_reference "$base/$1"
+  echo "requeue.sbatch: $1: requeued, results identical"
 }
+
+preempt() { sbatch --partition=urgent --nodes=2 --ntasks-per-node=2 --output=/dev/null --wrap "sleep 1" >/dev/null; }
 
 for launcher in mpirun srun; do
   export REAP_LAUNCHER=$launcher
 
-  start "asked-$launcher"
+  start "$launcher-asked"
   scancel --batch --signal=USR1 "$job"
-  came_back "asked-$launcher"
-  echo "requeue.sbatch with $launcher: asked to stop, requeued, results identical"
+  stopped_and_came_back "$launcher-asked"
+  says 'asked to stop' || failed "the batch script was not asked to stop"
 
-  start "preempted-$launcher"
-  urgent=$(sbatch --parsable --partition=urgent --nodes=2 --ntasks-per-node=2 --output=/dev/null --wrap "sleep 1")
-  came_back "preempted-$launcher"
-  [[ $(field "$urgent" JobState) == COMPLETED ]] || failed "the urgent job is $(field "$urgent" JobState)"
-  echo "requeue.sbatch with $launcher: preempted, requeued, results identical"
+  start "$launcher-preempted"
+  preempt
+  stopped_and_came_back "$launcher-preempted"
+  says 'asked to stop' || failed "the batch script was not asked to stop"
 
-  start "cancelled-$launcher"
+  start "$launcher-cancelled"
   scancel "$job"
   wait_until 60 is_over "$job" || failed "the cancelled job $job did not end"
   sleep 3
   [[ $(field "$job" JobState) == CANCELLED ]] || failed "the cancelled job $job is $(field "$job" JobState)"
-  echo "requeue.sbatch with $launcher: cancelled, stays cancelled"
+  echo "requeue.sbatch: $launcher-cancelled: stays cancelled"
+done
+
+# Most clusters do not send a preempted job the signal that it has asked for.
+sed -i /preempt_send_user_signal/d "$SLURM_CONF"
+scontrol reconfigure
+for launcher in mpirun srun; do
+  export REAP_LAUNCHER=$launcher
+  start "$launcher-preempted-without-signal"
+  preempt
+  stopped_and_came_back "$launcher-preempted-without-signal"
 done
