@@ -26,26 +26,6 @@ std::vector<std::int32_t> drop_order(std::span<const double> score, std::span<co
   return order;
 }
 
-/// How many experts stay in each layer.
-std::int64_t kept_count(const PlanRequest& request, std::int64_t experts, std::int64_t top_k) {
-  if (!(request.ratio >= 0 && request.ratio < 1)) {
-    fail(ExitCode::usage, "ratio {}: must be at least 0 and below 1", request.ratio);
-  }
-  if (request.keep < 0 || request.keep > experts) {
-    fail(ExitCode::usage, "keep {}: the model has {} experts per layer", request.keep, experts);
-  }
-  // The product is rounded to double before the floor, as in the reference (int(E * ratio)): 10 * 0.3 drops 3.
-  const auto dropped = static_cast<std::int64_t>(std::floor(static_cast<double>(experts) * request.ratio));
-  std::int64_t kept = request.keep > 0 ? request.keep : experts - dropped;
-  const std::int64_t multiple = std::max<std::int64_t>(1, request.keep_multiple);
-  kept = std::min(experts, (kept + multiple - 1) / multiple * multiple);
-  if (kept < top_k) {
-    fail(ExitCode::usage, "{} of {} experts per layer would stay, but the router chooses {} for every token; keep more",
-         kept, experts, top_k);
-  }
-  return kept;
-}
-
 LayerPlan plan_layer(std::span<const double> score, std::span<const std::int64_t> count,
                      const std::vector<bool>& is_protected, std::int64_t kept, std::int64_t layer) {
   LayerPlan plan;
@@ -84,6 +64,25 @@ LayerPlan plan_layer(std::span<const double> score, std::span<const std::int64_t
 
 }  // namespace
 
+std::int64_t kept_experts(const PlanRequest& request, std::int64_t experts, std::int64_t top_k) {
+  if (!(request.ratio >= 0 && request.ratio < 1)) {
+    fail(ExitCode::usage, "ratio {}: must be at least 0 and below 1", request.ratio);
+  }
+  if (request.keep < 0 || request.keep > experts) {
+    fail(ExitCode::usage, "keep {}: the model has {} experts per layer", request.keep, experts);
+  }
+  // The product is rounded to double before the floor, as in the reference (int(E * ratio)): 10 * 0.3 drops 3.
+  const auto dropped = static_cast<std::int64_t>(std::floor(static_cast<double>(experts) * request.ratio));
+  std::int64_t kept = request.keep > 0 ? request.keep : experts - dropped;
+  const std::int64_t multiple = std::max<std::int64_t>(1, request.keep_multiple);
+  kept = std::min(experts, (kept + multiple - 1) / multiple * multiple);
+  if (kept < top_k) {
+    fail(ExitCode::usage, "{} of {} experts per layer would stay, but the router chooses {} for every token; keep more",
+         kept, experts, top_k);
+  }
+  return kept;
+}
+
 std::vector<std::string> criterion_names() {
   std::vector<std::string> names;
   for (const Criterion& c : criteria()) names.emplace_back(c.name);
@@ -119,7 +118,7 @@ Plan make_plan(const SaliencyFile& file, const PlanRequest& request) {
   plan.calibration_digest = file.info.calibration_digest;
   plan.experts = totals.experts;
   plan.top_k = file.info.top_k;
-  plan.kept = kept_count(request, totals.experts, plan.top_k);
+  plan.kept = kept_experts(request, totals.experts, plan.top_k);
 
   const std::vector<double> score = scores(totals, request.criterion, request.seed);
   std::vector<std::vector<bool>> is_protected(static_cast<std::size_t>(totals.layers),

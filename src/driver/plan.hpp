@@ -43,9 +43,11 @@ struct Plan {
 
 std::vector<std::string> criterion_names();
 
-/// Decides which experts stay. Means are formed once, in fp64; experts with no token rank last; of equal scores the lower
-/// id is kept; never fewer than top_k are kept.
-/// Source: REAP, arXiv:2510.13999.
+/// How many experts of each layer stay. @throws Error(usage) as make_plan
+std::int64_t kept_experts(const PlanRequest& request, std::int64_t experts, std::int64_t top_k);
+
+/// Decides which experts stay. Means are formed once, in fp64; experts with no token rank last; of equal scores the
+/// lower id is kept; never fewer than top_k are kept. Source: REAP, arXiv:2510.13999.
 /// @throws Error(usage) for an unknown criterion, a ratio outside [0, 1), or a request that would keep fewer than top_k
 Plan make_plan(const SaliencyFile& saliency, const PlanRequest& request);
 

@@ -91,6 +91,10 @@ void run(Job& job) {
   job.world.all_try([&] { all = variants(o); });
   all_check_outputs(job, all);
   const Source source = all_open_source(job.world, o.model);
+  job.world.all_try([&] {
+    const RouterSpec& router = source.model.router;
+    for (const Variant& v : all) kept_experts(v.request, router.experts, router.top_k);  // before hours of computing
+  });
   const SaliencyFile saliency =
       all_observe_job(job, source, o.saliency.empty() ? o.output / "saliency.h5" : o.saliency);
   for (const Variant& v : all) {

@@ -9,8 +9,8 @@
 
 namespace reap {
 
-/// What a saliency file says about itself, besides the sums. All of it is part of the file's identity; none of it depends
-/// on grid, host or clock.
+/// What a saliency file says about itself, besides the sums. All of it is part of the file's identity; none of it
+/// depends on grid, host or clock.
 struct SaliencyInfo {
   std::string model_type;
   std::string model_digest;        // sha-256 hex, see model_digest()
@@ -29,7 +29,8 @@ struct SaliencyFile {
   Saliency saliency;
 };
 
-/// Writes docs/format/saliency.md: to a temporary name, flushed, synced, renamed. The same input gives the same datasets.
+/// Writes docs/format/saliency.md: to a temporary name, flushed, synced, renamed. The same input gives the same
+/// datasets.
 /// @throws Error(io)
 void write_saliency(const std::filesystem::path& file, const SaliencyInfo& info, const Saliency& saliency);
 

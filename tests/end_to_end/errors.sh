@@ -13,7 +13,7 @@ failures=0
 expect() {
   local code=$1 pattern=$2 ranks=$3 got
   shift 3
-  if [ "$ranks" = 0 ]; then "$reap_dist" "$@" >"$work/out" 2>"$work/err"; else mpirun -n "$ranks" "$reap_dist" "$@" >"$work/out" 2>"$work/err"; fi
+  if [ "$ranks" = 0 ]; then "$reap_dist" "$@" >"$work/out" 2>"$work/err"; else mpirun -n "$ranks" "$reap_dist" "$@" </dev/null >"$work/out" 2>"$work/err"; fi
   got=$?
   local lines
   lines=$(grep -c '^reap_dist: error: ' "$work/err")
@@ -41,7 +41,8 @@ expect 3 "vocab|token" 2 run --model "$model" --calibration "$REAP_TEST_DATA/cal
 "$reap_dist" "${run[@]}" 2>"$work/log" || { cat "$work/log"; exit 1; }
 before=$(cd "$work/out-dir" && find . -type f | sort | xargs sha256sum | sha256sum)
 expect 3 "exists" 2 "${run[@]}"
-expect 3 "exists and was made with" 2 "${run[@]}" --ratio 0.5 --block-tokens 100
+expect 3 "exists and was made with --block-tokens 4096" 2 observe --model "$model" --calibration "$calibration" \
+  --saliency "$work/out-dir/saliency.h5" --block-tokens 100
 [ "$before" = "$(cd "$work/out-dir" && find . -type f | sort | xargs sha256sum | sha256sum)" ] || { echo "a refused run changed the output"; failures=$((failures + 1)); }
 
 printf '\xff' | dd of="$work/out-dir/reap-0.3/model-00001-of-00001.safetensors" bs=1 seek=200000 conv=notrunc status=none

@@ -12,7 +12,7 @@ run() {
   shift 2
   mpirun -n "$ranks" "$reap_dist" run --model "$REAP_TEST_DATA/m2-nano-fp8" --calibration "$REAP_TEST_DATA/calib_64x512.h5" \
     --output "$work/$name" --ratio 0.25 0.5 --criterion reap frequency --block-tokens 1024 --max-shard-size 1MB \
-    --compute "$compute" "$@" 2>"$work/$name.log" || { cat "$work/$name.log"; exit 1; }
+    --compute "$compute" "$@" </dev/null 2>"$work/$name.log" || { cat "$work/$name.log"; exit 1; }
 }
 
 # The reference needs no mpirun at all.
