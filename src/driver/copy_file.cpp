@@ -16,8 +16,8 @@
 namespace reap {
 namespace {
 
-constexpr std::size_t kChunkBytes = std::size_t{8} << 20;  // large enough for any disk's bandwidth
-constexpr std::size_t kChunks = 4;                         // one per stage and one to even out their speeds
+constexpr std::size_t kChunkBytes = std::size_t{1} << 20;  // small enough to stay in cache from stage to stage
+constexpr std::size_t kChunks = 16;  // a stage whose core is taken for a while does not stop the others
 
 /// A part of a tensor within a chunk.
 struct Piece {

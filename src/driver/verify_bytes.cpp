@@ -18,8 +18,8 @@
 namespace reap {
 namespace {
 
-constexpr std::uint64_t kChunkBytes = std::uint64_t{8} << 20;
-constexpr std::size_t kChunks = 4;
+constexpr std::uint64_t kChunkBytes = std::uint64_t{1} << 20;
+constexpr std::size_t kChunks = 16;
 
 /// The part of tensor `tensor` that lies in a chunk.
 struct Piece {
