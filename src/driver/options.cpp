@@ -12,6 +12,7 @@
 #include "driver/commands.hpp"
 #include "driver/version.hpp"
 #include "kernels/check.hpp"
+#include "kernels/cuda_module.hpp"
 
 namespace po = boost::program_options;
 
@@ -98,7 +99,7 @@ po::options_description report_options(Options& o, Texts& t) {
   add("metrics", path_value(o.metrics), "append progress and timings to this file, a JSON object a line");
   add("config", po::value(&t.config), "ini file with any of these options, as name = value; the command line wins");
   add("help,h", "this text; after a command, what that command does and needs");
-  add("version", "version and exit");
+  add("version", "version, and the CUDA devices of this machine");
   return group;
 }
 
@@ -181,6 +182,15 @@ std::string as_text(const po::variable_value& value) {
   return "";
 }
 
+std::string version_text() {
+  std::string text = fmt::format("reap_dist {}\n", version());
+  const CudaDevices cuda = find_cuda_devices();
+  for (const std::string& name : cuda.names)
+    text += fmt::format("cuda: {}; this version computes on CPUs only\n", name);
+  if (cuda.names.empty()) text += fmt::format("cuda: no device: {}\n", cuda.why_none);
+  return text;
+}
+
 std::string help_text(const po::options_description& visible, const Command* command) {
   std::ostringstream out;
   if (command != nullptr) {
@@ -243,7 +253,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
     const int style = po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
     po::store(po::command_line_parser(words).options(all).positional(places).style(style).run(), values);
     if (values.count("help") != 0) return {o, help_text(visible, named ? command : nullptr)};
-    if (values.count("version") != 0) return {o, fmt::format("reap_dist {}\n", version())};
+    if (values.count("version") != 0) return {o, version_text()};
     if (values.count("config") != 0) read_ini(values["config"].as<std::string>(), visible, values);
     po::notify(values);
   } catch (const po::error& e) {

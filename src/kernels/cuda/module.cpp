@@ -1,0 +1,23 @@
+// The entry point of reap_cuda.so. See kernels/cuda_module.hpp for the other side.
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+
+extern "C" __attribute__((visibility("default"))) const char* reap_cuda_devices(void (*found)(void*, const char*),
+                                                                                void* names) {
+  int count = 0;  // cudaGetDeviceCount leaves it alone when there is no driver
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) return cudaGetErrorString(status);
+  if (count == 0) return "no CUDA device";
+  for (int device = 0; device < count; ++device) {
+    cudaDeviceProp p;
+    if (const cudaError_t asked = cudaGetDeviceProperties(&p, device); asked != cudaSuccess) {
+      return cudaGetErrorString(asked);
+    }
+    char text[512];
+    std::snprintf(text, sizeof text, "%s (sm_%d%d, %.1f GiB)", p.name, p.major, p.minor,
+                  static_cast<double>(p.totalGlobalMem) / (1024.0 * 1024.0 * 1024.0));
+    found(names, text);
+  }
+  return nullptr;
+}
