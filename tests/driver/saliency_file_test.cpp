@@ -110,7 +110,7 @@ TEST_F(SaliencyFileTest, RefusesImpossibleTables) {
   expect_refused({"layer 0", "add up to 8"}, [](Info& i, Saliency&) { i.tokens = 5; });
   expect_refused({"layer 1", "expert 1", "-2"}, [](Info&, Saliency& s) { s.count(0, 1, 1) = -2; });
   expect_refused({"layer 1", "expert 0"},
-                 [](Info&, Saliency& s) { s.count(0, 1, 0) = std::numeric_limits<std::int64_t>::max(); });
+                 [](Info&, Saliency& s) { s.count(0, 1, 0) = std::int64_t{1} << 61; });
   expect_refused({"layer 1", "expert 2"}, [](Info&, Saliency& s) { s.digits(Field::norm, 0, 1, 2)[0] = 1; });
   expect_refused({"expert 2"}, [](Info&, Saliency& s) { s.max_abs[5] = 1; });
   expect_refused({"max_abs nan"}, [](Info&, Saliency& s) { s.max_abs[0] = std::numeric_limits<float>::quiet_NaN(); });
