@@ -74,7 +74,7 @@ std::int64_t kept_experts(const PlanRequest& request, std::int64_t experts, std:
   // The product is rounded to double before the floor, as in the reference (int(E * ratio)): 10 * 0.3 drops 3.
   const auto dropped = static_cast<std::int64_t>(std::floor(static_cast<double>(experts) * request.ratio));
   std::int64_t kept = request.keep > 0 ? request.keep : experts - dropped;
-  const std::int64_t multiple = std::max<std::int64_t>(1, request.keep_multiple);
+  const std::int64_t multiple = std::clamp<std::int64_t>(request.keep_multiple, 1, experts);  // beyond, all stay
   kept = std::min(experts, (kept + multiple - 1) / multiple * multiple);
   if (kept < top_k) {
     fail(ExitCode::usage, "{} of {} experts per layer would stay, but the router chooses {} for every token; keep more",

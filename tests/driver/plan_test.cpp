@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <sstream>
 
@@ -92,6 +93,8 @@ TEST(Plan, KeepMultipleRoundsUp) {
   EXPECT_EQ(make_plan(file, request).kept, 16);
   request.ratio = 0.1;
   EXPECT_EQ(make_plan(file, request).kept, 20) << "never more than there are";
+  request.keep_multiple = std::numeric_limits<std::int64_t>::max();
+  EXPECT_EQ(make_plan(file, request).kept, 20);
   request = {};
   request.keep = 7;
   EXPECT_EQ(make_plan(file, request).kept, 7);
