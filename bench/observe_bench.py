@@ -5,8 +5,8 @@
 
 Two models: --tiny (small experts; skipped when not given) and one layer at MiniMax-M2's real widths (hidden 3072, inner
 1536, 32 experts, top-8, random weights, written to a temporary folder). Both programs take samples of 512 tokens; ours
-packs them into blocks of 4,096. The programs take turns, `--rounds` times, and the best of each counts, because other
-work on the machine only ever slows one down. bench/kernels_bench shows our share of the rate that oneDNN reaches alone on
+packs them into blocks of 4,096. Rates are per second of processor time, times the threads, so that other work on the machine
+weighs little; the programs take turns, `--rounds` times, and the best of each counts. bench/kernels_bench shows our share of the rate that oneDNN reaches alone on
 the same shapes. Needs numpy and h5py; torch and transformers for the peer.
 """
 import argparse
@@ -36,7 +36,7 @@ def make_real_layer(folder):
 
 
 def ours(build, model, calibration, compute, threads, folder):
-    """tokens/s and GFLOP/s of the calibration pass, loading not counted"""
+    """tokens and GFLOP per second of processor time, times threads; loading is not counted"""
     metrics, saliency = folder / "metrics.jsonl", folder / "saliency.h5"
     metrics.unlink(missing_ok=True)
     saliency.unlink(missing_ok=True)
@@ -45,7 +45,7 @@ def ours(build, model, calibration, compute, threads, folder):
                    check=True, stderr=subprocess.DEVNULL)
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     end = next(x for x in lines if x["event"] == "phase_end" and x["phase"] == "observe")
-    return end["rate"], end["gflops"]
+    return end["total"] / end["cpu_seconds"] * threads, end["gflops"] * end["seconds"] / end["cpu_seconds"] * threads
 
 
 def peer(script, case, compute, threads, samples):
@@ -54,7 +54,7 @@ def peer(script, case, compute, threads, samples):
     out = subprocess.run([sys.executable, script, *model, "--seqs", str(samples), "--len", str(LENGTH), "--dtype", dtype,
                           "--mode", "fused", "--threads", str(threads)], check=True, capture_output=True, text=True).stdout
     result = json.loads(next(x for x in out.splitlines() if x.startswith("BASE "))[5:])
-    return result["tokens"] / result["wall_s"]
+    return result["tokens"] / result["cpu_s"] * threads
 
 
 def main():

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <ctime>
 
 #include "kernels/check.hpp"
 #include "shard/json.hpp"
@@ -14,6 +15,13 @@ namespace {
 
 constexpr std::chrono::milliseconds kLiveInterval{200};
 constexpr std::chrono::seconds kLogInterval{30};
+
+/// Processor time of this process so far, all threads.
+double cpu_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
 
 /// A rate or amount with its unit: bytes scaled, anything else as it is.
 std::string amount(double value, std::string_view unit) {
@@ -61,6 +69,7 @@ void Progress::begin(std::string_view phase, std::string_view unit, std::int64_t
   flops_unit_ = flops_unit;
   done_ = steps_ = 0;
   started_ = last_tick_ = Clock::now();
+  cpu_started_ = cpu_seconds();
 }
 
 void Progress::advance(std::int64_t units, std::int64_t steps) {
@@ -121,6 +130,7 @@ void Progress::record(std::string_view event) {
   object["total"] = total_;
   object["share"] = share;
   object["seconds"] = elapsed;
+  object["cpu_seconds"] = cpu_seconds() - cpu_started_;
   object["rate"] = rate;
   if (flops_unit_ > 0) object["gflops"] = rate * flops_unit_ * 1e-9;
   metrics_ << object.dump() << std::endl;  // flushed: a reader follows the file while the job runs

@@ -61,6 +61,7 @@ class Progress {
   std::string phase_, unit_;
   std::int64_t total_ = 0, own_ = 0, done_ = 0, steps_ = 0;
   double flops_unit_ = 0;
+  double cpu_started_ = 0;
   Clock::time_point started_, last_tick_;
 };
 

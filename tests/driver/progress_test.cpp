@@ -51,6 +51,7 @@ TEST(Progress, EveryPhaseEndIsAMetricsLine) {
   EXPECT_EQ(lines[0]["phase"], "observe");
   EXPECT_EQ(lines[0]["share"], 1.0);
   EXPECT_TRUE(lines[0].contains("gflops"));
+  EXPECT_GE(lines[0]["cpu_seconds"], 0.0);
   EXPECT_FALSE(lines[1].contains("gflops"));
 }
 
