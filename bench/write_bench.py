@@ -3,11 +3,12 @@
 
   python3 bench/write_bench.py [--folder DIR] [--build build/cpu] [--layers 4] [--ranks 1 2] [--rounds 5]
 
-Makes a random checkpoint of MiniMax-M2's widths (bf16, 32 experts, about 1 GB per layer) in a temporary folder under --folder,
-which decides the disk that is measured, and prunes it to 24 experts. cp copies the pruned model. All take turns, --rounds times, and
-the best of each counts, because other work on the machine only ever slows one down. The pruned model is written anew each
-time, hashed on the way (SHA-256 per file, XXH3-128 per tensor). Files of at most 1 GB, so that several ranks have work. Needs numpy and h5py, and twice the disk
-space of the source. mpirun is started as it is: set its environment as the machine needs it.
+Makes a random checkpoint of MiniMax-M2's widths (bf16, 32 experts, about 1 GB per layer) in a temporary folder under
+--folder, which decides the disk that is measured, and prunes it to 24 experts. cp copies the pruned model. All take
+turns, --rounds times, and the best of each counts, because other work on the machine only ever slows one down. The
+pruned model is written anew each time, hashed on the way (SHA-256 per file, XXH3-128 per tensor), in files of at most
+250 MB, so that several ranks have equal work. Needs numpy and h5py, and three times the disk space of the source.
+mpirun is started as it is: set its environment as the machine needs it.
 """
 import argparse
 import json
@@ -52,7 +53,7 @@ def write_seconds(reap_dist, folder, ranks):
     metrics.unlink(missing_ok=True)
     sync(folder)
     subprocess.run(["mpirun", "-n", str(ranks), reap_dist, "prune", "--model", folder / "source", "--plan", folder / "plan.json",
-                    "--output", output, "--max-shard-size", "1GB", "--verify", "0", "--metrics", metrics], check=True,
+                    "--output", output, "--max-shard-size", "250MB", "--verify", "0", "--metrics", metrics], check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     events = [json.loads(line) for line in metrics.read_text().splitlines()]
     return next(e["seconds"] for e in events if e["event"] == "phase_end" and e["phase"] == "write")

@@ -87,32 +87,26 @@ class Reader {
   std::uint64_t position_ = 0;  // within the tensor, in the output
 };
 
-/// The digests of a file as its bytes pass.
-class Hasher {
+/// The xxh3-128 of each tensor as a file's bytes pass.
+class TensorHasher {
  public:
   void pass(const Chunk& chunk) {
-    sha256_.update(chunk.all());
-    result_.bytes += chunk.bytes;
     std::span<const std::byte> rest = chunk.all().subspan(chunk.header_bytes);
     for (const Piece& piece : chunk.pieces) {
       if (!xxh3_) xxh3_.emplace();
       xxh3_->update(rest.first(piece.bytes));
       rest = rest.subspan(piece.bytes);
       if (!piece.last) continue;
-      result_.xxh3.push_back(xxh3_->hex());
+      digests_.push_back(xxh3_->hex());
       xxh3_.reset();
     }
   }
 
-  FileDigests finish() {
-    result_.sha256 = sha256_.hex();
-    return std::move(result_);
-  }
+  std::vector<std::string> finish() { return std::move(digests_); }
 
  private:
-  Sha256 sha256_;
   std::optional<Xxh3> xxh3_;  // of the tensor that is passing
-  FileDigests result_;
+  std::vector<std::string> digests_;
 };
 
 }  // namespace
@@ -121,33 +115,35 @@ FileDigests copy_tensors(const Checkpoint& source, const OutputFile& file, const
                          const std::function<void(std::int64_t bytes)>& progress) {
   FileWriter writer(directory / file.name, file.bytes);
   Reader reader(source, file);
-  Hasher hasher;
+  Sha256 sha256;
+  TensorHasher tensors;
   std::array<Chunk, kChunks> chunks;
   const std::array<std::function<void(std::size_t)>, 2> stages{
-      [&](std::size_t slot) { hasher.pass(chunks[slot]); },
+      [&](std::size_t slot) { sha256.update(chunks[slot].all()); },  // the slowest; all else goes beside it
       [&](std::size_t slot) {
+        tensors.pass(chunks[slot]);
         writer.append(chunks[slot].all());
         if (progress) progress(static_cast<std::int64_t>(chunks[slot].bytes));
       }};
   run_conveyor(
       kChunks, [&](std::size_t slot) { return reader.fill(chunks[slot]); }, stages);
   writer.finish();
-  return hasher.finish();
+  return {file.bytes, sha256.hex(), tensors.finish()};
 }
 
 FileDigests copy_side_file(const std::filesystem::path& from, const std::filesystem::path& to) {
   const InputFile input(from);
   FileWriter writer(to, input.size());
-  Hasher hasher;
+  Sha256 sha256;
   Chunk chunk;
   for (std::uint64_t begin = 0; begin < input.size(); begin += chunk.bytes) {
     chunk.bytes = std::min<std::uint64_t>(input.size() - begin, kChunkBytes);
     input.read(begin, {chunk.memory.data(), chunk.bytes});
-    hasher.pass(chunk);
+    sha256.update(chunk.all());
     writer.append(chunk.all());
   }
   writer.finish();
-  return hasher.finish();
+  return {input.size(), sha256.hex(), {}};
 }
 
 }  // namespace reap

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "driver/concurrently.hpp"
 #include "driver/share_out.hpp"
 #include "driver/verify_bytes.hpp"
 #include "driver/verify_structure.hpp"
@@ -46,9 +47,11 @@ VerifyReport all_verify(const Comm& world, const fs::path& source, const fs::pat
   world.all_try([&] {
     std::vector<std::uint64_t> bytes;
     for (const ManifestFile& file : pair->manifest.files) bytes.push_back(file.bytes);
-    for (const std::size_t file : share_out(bytes, world.size(), world.rank())) {
-      verify_file(*pair->output, pair->source, pair->slices, pair->manifest, file, progress);
-    }
+    const std::vector<std::size_t> own = share_out(bytes, world.size(), world.rank());
+    const auto one_at_a_time = serialised(progress);
+    for_each_concurrently(own.size(), kFilesAtOnce, [&](std::size_t i) {
+      verify_file(*pair->output, pair->source, pair->slices, pair->manifest, own[i], one_at_a_time);
+    });
   });
   VerifyReport report;
   report.tensors = static_cast<std::int64_t>(checkpoint.tensors().size());

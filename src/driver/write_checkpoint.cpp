@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "driver/atomic_file.hpp"
+#include "driver/concurrently.hpp"
 #include "driver/copy_file.hpp"
 #include "driver/digest.hpp"
 #include "driver/manifest.hpp"
@@ -21,6 +22,7 @@ namespace reap {
 namespace {
 
 namespace fs = std::filesystem;
+using Progress = std::function<void(std::int64_t bytes)>;
 
 /// Everything that will be written, but for the manifest. The same on every rank.
 struct Output {
@@ -53,18 +55,18 @@ std::uint64_t bytes_needed(const Checkpoint& source, const Output& output) {
   return bytes;
 }
 
-using Progress = std::function<void(std::int64_t bytes)>;
-
 /// Writes this rank's share of the files. @return [file] digests; empty ones for the files of other ranks
 std::vector<FileDigests> write_own_files(const Comm& world, const Checkpoint& source,
                                          const std::vector<OutputFile>& files, const fs::path& directory,
                                          const Progress& progress) {
   std::vector<std::uint64_t> bytes;
   for (const OutputFile& file : files) bytes.push_back(file.bytes);
+  const std::vector<std::size_t> own = share_out(bytes, world.size(), world.rank());
   std::vector<FileDigests> digests(files.size());
-  for (const std::size_t i : share_out(bytes, world.size(), world.rank())) {
-    digests[i] = copy_tensors(source, files[i], directory, progress);
-  }
+  const Progress one_at_a_time = serialised(progress);
+  for_each_concurrently(own.size(), kFilesAtOnce, [&](std::size_t i) {
+    digests[own[i]] = copy_tensors(source, files[own[i]], directory, one_at_a_time);
+  });
   return digests;
 }
 

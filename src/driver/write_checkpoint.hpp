@@ -16,7 +16,7 @@ namespace reap {
 /// its name once all of it is on the disk. An existing `output` is refused (Error(bad_input)) unless options.overwrite.
 /// Nothing stands under the final name unless it is complete; nothing is left behind when any rank fails. The files
 /// written are the same bytes for any number of ranks. Collective.
-/// @param progress  called on each rank with bytes written since the last call; may be empty
+/// @param progress  called on each rank with bytes written since the last call, by one thread at a time; may be empty
 /// @throws Error(io) on every rank, naming the file, when any rank fails; Error(bad_input) when plan and model disagree
 void all_write_checkpoint(const Comm& world, const Checkpoint& source, const Model& model, const Plan& plan,
                           const std::filesystem::path& output, const WriteOptions& options,
