@@ -68,6 +68,10 @@ Plan all_decide(const Comm& world, const SaliencyFile& saliency, const PlanReque
 void all_write_and_verify(Job& job, const Source& source, const Plan& plan, const fs::path& output) {
   const std::vector<OutputFile> files =
       plan_output(source.checkpoint, source.model, source.claims, plan, job.options.write);
+  if (source.model.mtp_layers > 0 && job.options.write.mtp == Mtp::keep) {
+    job.log.warn(
+        "MTP tensors are kept whole: engines that build the draft model from num_local_experts will refuse them");
+  }
   std::int64_t bytes = 0;
   for (const OutputFile& file : files) bytes += static_cast<std::int64_t>(file.bytes);
   const auto advance = [&](std::int64_t done) { job.progress.advance(done); };
