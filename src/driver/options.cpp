@@ -70,8 +70,8 @@ po::options_description plan_options(Options& o) {
   add("ratio,r", po::value(&o.ratios)->multitoken(),
       "share of experts to drop per layer, floor(experts * ratio); several make several outputs");
   add("keep", po::value(&o.plan_request.keep)->default_value(0), "experts to keep per layer, instead of --ratio");
-  add("criterion", po::value(&o.criteria)->multitoken(),
-      fmt::format("{} (default: reap); several make several outputs", fmt::join(criterion_names(), ", ")).c_str());
+  add("criterion", po::value(&o.criteria)->multitoken()->default_value(o.criteria, "reap"),
+      fmt::format("{}; several make several outputs", fmt::join(criterion_names(), ", ")).c_str());
   add("keep-multiple", po::value(&o.plan_request.keep_multiple)->default_value(1),
       "round the kept count up to a multiple of this (8 suits expert parallel serving)");
   add("preserve-super-experts", po::bool_switch(&o.plan_request.preserve_super_experts),

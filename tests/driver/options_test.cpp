@@ -117,6 +117,7 @@ TEST(Options, EffectiveOptionsHoldDefaultsAndChoices) {
   };
   EXPECT_EQ(value("ratio"), "0.25");
   EXPECT_EQ(value("ep"), "2");
+  EXPECT_EQ(value("criterion"), "reap");
   EXPECT_EQ(value("block-tokens"), "4096");
   EXPECT_EQ(value("model"), "absent");
 }
