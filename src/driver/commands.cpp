@@ -44,13 +44,27 @@ void plan(Job& job) {
   });
 }
 
+/// What verify will read of a pruned model.
+std::int64_t safetensors_bytes(const std::filesystem::path& directory) {
+  std::int64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    if (entry.path().extension() == ".safetensors") bytes += static_cast<std::int64_t>(entry.file_size());
+  }
+  return bytes;
+}
+
 void verify(Job& job) {
   const Options& o = job.options;
   job.world.all_try([&] {
     if (o.model.empty()) fail(ExitCode::usage, "--model is missing: the model that was pruned");
     if (o.output.empty()) fail(ExitCode::usage, "--output is missing: the pruned model to prove");
   });
-  const VerifyReport report = all_verify(job.world, o.model, o.output, {});
+  std::int64_t bytes = 0;
+  job.world.all_try([&] { bytes = safetensors_bytes(o.output); });
+  job.progress.begin("verify", "bytes", bytes, bytes / job.world.size());
+  const VerifyReport report =
+      all_verify(job.world, o.model, o.output, [&](std::int64_t done) { job.progress.advance(done); });
+  job.progress.end();
   if (job.world.rank() != 0) return;
   fmt::print("{}: verified: {} experts per layer, {} tensors, {}; every one equals its source\n", o.output.string(),
              report.experts, report.tensors, readable_bytes(report.bytes));

@@ -1,8 +1,10 @@
 #include <fmt/format.h>
 #include <mpi.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <new>
 
 #include "driver/commands.hpp"
@@ -53,6 +55,7 @@ void run_command(const reap::Comm& world, const reap::Options& options) {
 }
 
 int run_job(const reap::Options& options) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of write(), with a name, not a signal
   const MpiSession session;
   const reap::Comm world(MPI_COMM_WORLD);
   const reap::Scope scope(fmt::format("rank {}", world.rank()));
@@ -68,6 +71,8 @@ int run_job(const reap::Options& options) {
     return abort_job(
         ExitCode::io,
         fmt::format("rank {}: out of memory; use more ranks or a smaller --block-tokens", world.rank()).c_str());
+  } catch (const std::filesystem::filesystem_error& e) {
+    return abort_job(ExitCode::io, fmt::format("rank {}: {}", world.rank(), e.what()).c_str());
   } catch (const std::exception& e) {
     return abort_job(ExitCode::bug,
                      fmt::format("rank {}: {}; this is a bug of reap_dist", world.rank(), e.what()).c_str());

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "driver/atomic_file.hpp"
 #include "driver/calibration.hpp"
 #include "driver/resources.hpp"
 #include "kernels/check.hpp"
@@ -65,12 +66,21 @@ std::string difference(const SaliencyInfo& a, const SaliencyInfo& b) {
   return "";
 }
 
+/// Fails now where the file could not be written after hours of computing.
+void check_writable(const std::filesystem::path& file) {
+  const std::filesystem::path trial = file.string() + ".reap-trial";
+  write_file_atomically(trial, "");
+  std::filesystem::remove(trial);
+}
+
 /// The sums of an earlier run of the same identity, or nothing. The file is read by rank 0 only, and once.
 std::optional<SaliencyFile> all_reuse(Job& job, const SaliencyInfo& info, const std::filesystem::path& file) {
   std::int64_t found = 0;
   job.world.all_try([&] {
-    if (job.world.rank() != 0 || !std::filesystem::exists(file) || job.options.write.overwrite) return;
+    if (job.world.rank() != 0) return;
+    if (!std::filesystem::exists(file)) return check_writable(file);
     const std::string other = difference(read_saliency(file).info, info);
+    if (!other.empty() && job.options.write.overwrite) return;
     if (!other.empty()) {
       fail(ExitCode::bad_input, "{}: exists and was made with {}; name another file or give --overwrite", file.string(),
            other);

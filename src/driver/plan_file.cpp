@@ -202,8 +202,10 @@ std::string plan_table(const Plan& plan) {
     const LayerPlan& layer = plan.layers[l];
     double lowest = std::numeric_limits<double>::infinity(), highest = -lowest;
     for (std::size_t e = 0; e < layer.score.size(); ++e) {
-      const bool kept = std::binary_search(layer.keep.begin(), layer.keep.end(), static_cast<std::int32_t>(e));
-      if (kept) lowest = std::min(lowest, layer.score[e]);
+      const auto id = static_cast<std::int32_t>(e);
+      const bool kept = std::binary_search(layer.keep.begin(), layer.keep.end(), id);
+      const bool preserved = std::binary_search(layer.preserved.begin(), layer.preserved.end(), id);
+      if (kept && !preserved) lowest = std::min(lowest, layer.score[e]);
       if (!kept) highest = std::max(highest, layer.score[e]);
     }
     const auto starved = std::count(layer.count.begin(), layer.count.end(), 0);

@@ -122,7 +122,7 @@ void Progress::tick(bool last) {
 void Progress::record(std::string_view event) {
   if (!metrics_.is_open()) return;
   const double elapsed = std::max(seconds(), 1e-9);
-  const double share = own_ > 0 ? static_cast<double>(done_) / static_cast<double>(own_) : 1.0;
+  const double share = own_ > 0 ? std::min(1.0, static_cast<double>(done_) / static_cast<double>(own_)) : 1.0;
   const double rate = share * static_cast<double>(total_) / elapsed;
   Json object;
   object["event"] = event;

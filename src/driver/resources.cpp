@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -26,17 +27,22 @@ std::string own_cores(int& cores) {
   return text;
 }
 
-/// The memory limit of this process's control group (version 2, as Slurm and containers set it), or 0.
+/// The lowest memory limit of this process's control groups (version 2, as Slurm and containers set them), or 0. Slurm
+/// limits the job and its steps, so the groups above count too.
 std::int64_t cgroup_limit() {
   std::ifstream self("/proc/self/cgroup");
   std::string line;
+  std::int64_t lowest = 0;
   while (std::getline(self, line)) {
-    if (!line.starts_with("0::")) continue;
-    std::ifstream file("/sys/fs/cgroup" + line.substr(3) + "/memory.max");
-    std::int64_t bytes = 0;
-    if (file >> bytes) return bytes;  // "max" is no number
+    if (!line.starts_with("0::/")) continue;
+    for (std::filesystem::path group = line.substr(3);; group = group.parent_path()) {
+      std::ifstream file("/sys/fs/cgroup" + group.string() + "/memory.max");
+      std::int64_t bytes = 0;
+      if (file >> bytes) lowest = lowest == 0 ? bytes : std::min(lowest, bytes);  // "max" is no number
+      if (group == group.parent_path()) break;
+    }
   }
-  return 0;
+  return lowest;
 }
 
 }  // namespace

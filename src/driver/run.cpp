@@ -2,8 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
 #include "driver/observe.hpp"
 #include "driver/run_log.hpp"
+#include "driver/share_out.hpp"
+#include "driver/staging.hpp"
 #include "driver/verify.hpp"
 #include "kernels/check.hpp"
 
@@ -32,23 +36,23 @@ std::vector<Variant> variants(const Options& o) {
       result.push_back({request, fmt::format("{}-{}", criterion, ratio)});
     }
   }
+  std::set<std::string> names;
+  for (const Variant& v : result) {
+    if (!names.insert(v.name).second) fail(ExitCode::usage, "{} is asked for twice", v.name);
+  }
   return result;
 }
 
 /// What would fail after hours of computing fails now.
 void all_check_outputs(Job& job, const std::vector<Variant>& all) {
   job.world.all_try([&] {
-    const fs::path& folder = job.options.output;
-    if (folder.empty()) fail(ExitCode::usage, "--output is missing: the folder for the results");
+    const Options& o = job.options;
+    if (o.output.empty()) fail(ExitCode::usage, "--output is missing: the folder for the results");
     if (job.world.rank() != 0) return;
-    for (const Variant& v : all) {
-      if (!job.options.write.overwrite && fs::exists(folder / v.name)) {
-        fail(ExitCode::bad_input, "{}: exists; move it away or give --overwrite", (folder / v.name).string());
-      }
-    }
+    for (const Variant& v : all) Staging(o.output / v.name).check(o.model, o.write.overwrite);
     std::error_code error;
-    fs::create_directories(folder, error);
-    if (error) fail(ExitCode::io, "{}: cannot be made: {}", folder.string(), error.message());
+    fs::create_directories(o.output, error);
+    if (error) fail(ExitCode::io, "{}: cannot be made: {}", o.output.string(), error.message());
   });
 }
 
@@ -61,30 +65,44 @@ Plan all_decide(const Comm& world, const SaliencyFile& saliency, const PlanReque
     write_plan(file, plan);
     text = plan_text(plan);
   });
-  return parse_plan(world.all_broadcast(0, text), file.string());
+  text = world.all_broadcast(0, text);
+  Plan plan;
+  world.all_try([&] { plan = parse_plan(text, file.string()); });
+  return plan;
 }
 
-/// Writes one pruned checkpoint and, unless told not to, proves it.
+/// Writes one pruned checkpoint and, unless told not to, proves it before it gets its name.
 void all_write_and_verify(Job& job, const Source& source, const Plan& plan, const fs::path& output) {
-  const std::vector<OutputFile> files =
-      plan_output(source.checkpoint, source.model, source.claims, plan, job.options.write);
+  std::vector<std::uint64_t> bytes;
+  job.world.all_try([&] {
+    for (const OutputFile& file :
+         plan_output(source.checkpoint, source.model, source.claims, plan, job.options.write)) {
+      bytes.push_back(file.bytes);
+    }
+  });
   if (source.model.mtp_layers > 0 && job.options.write.mtp == Mtp::keep) {
     job.log.warn(
         "MTP tensors are kept whole: engines that build the draft model from num_local_experts will refuse them");
   }
-  std::int64_t bytes = 0;
-  for (const OutputFile& file : files) bytes += static_cast<std::int64_t>(file.bytes);
+  const auto begin = [&](std::string_view phase) {
+    std::uint64_t total = 0, own = 0;
+    for (const std::uint64_t file : bytes) total += file;
+    for (const std::size_t file : share_out(bytes, job.world.size(), job.world.rank())) own += bytes[file];
+    job.progress.begin(phase, "bytes", static_cast<std::int64_t>(total), static_cast<std::int64_t>(own));
+  };
   const auto advance = [&](std::int64_t done) { job.progress.advance(done); };
-  const std::int64_t own = bytes / job.world.size();
-  job.progress.begin("write", "bytes", bytes, own);
-  all_write_checkpoint(job.world, source.checkpoint, source.model, plan, output, job.options.write, advance);
+  std::string proof = "not verified";
+  const auto all_prove = [&](const fs::path& written) {
+    job.progress.end();
+    begin("verify");
+    const VerifyReport report = all_verify(job.world, source.checkpoint.directory(), written, advance);
+    proof = fmt::format("{} tensors, {}; every one equals its source", report.tensors, readable_bytes(report.bytes));
+  };
+  begin("write");
+  all_write_checkpoint(job.world, source.checkpoint, source.model, plan, output, job.options.write, advance,
+                       job.options.verify ? std::function<void(const fs::path&)>(all_prove) : nullptr);
   job.progress.end();
-  if (!job.options.verify) return;
-  job.progress.begin("verify", "bytes", bytes, own);
-  const VerifyReport report = all_verify(job.world, source.checkpoint.directory(), output, advance);
-  job.progress.end();
-  job.log.info(fmt::format("{}: {} experts per layer, {} tensors, {}; every one equals its source", output.string(),
-                           report.experts, report.tensors, readable_bytes(report.bytes)));
+  job.log.info(fmt::format("{}: {} experts per layer, {}", output.string(), plan.kept, proof));
 }
 
 }  // namespace

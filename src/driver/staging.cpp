@@ -75,21 +75,24 @@ Staging::Staging(const fs::path& output)
       partial_{sibling(output_, ".reap-partial")},
       replaced_{sibling(output_, ".reap-replaced")} {}
 
-void Staging::create(const fs::path& source, std::uint64_t bytes, bool overwrite) const {
+void Staging::check(const fs::path& source, bool overwrite) const {
   const fs::path real_source = fs::weakly_canonical(source);
   const fs::path real_output = fs::weakly_canonical(output_);
   if (contains(real_source, real_output) || contains(real_output, real_source)) {
     fail(ExitCode::bad_input, "{}: is the source, in it or around it ({}); choose a directory outside",
          output_.string(), source.string());
   }
+  if (!is_there(output_)) return;
+  if (!overwrite) fail(ExitCode::bad_input, "{}: exists; move it away or give --overwrite", output_.string());
+  check_replaceable(output_);
+}
+
+void Staging::create(const fs::path& source, std::uint64_t bytes, bool overwrite) const {
   std::error_code error;
   fs::create_directories(output_.parent_path(), error);
   if (error) fail(ExitCode::io, "{}: cannot be made: {}", output_.parent_path().string(), error.message());
   recover();
-  if (is_there(output_)) {
-    if (!overwrite) fail(ExitCode::bad_input, "{}: exists; move it away or give --overwrite", output_.string());
-    check_replaceable(output_);
-  }
+  check(source, overwrite);
   check_space(output_.parent_path(), bytes);
   fs::create_directory(partial_, error);
   if (error) fail(ExitCode::io, "{}: cannot be made: {}", partial_.string(), error.message());

@@ -14,7 +14,11 @@ class Staging {
   const std::filesystem::path& output() const { return output_; }
   const std::filesystem::path& directory() const { return partial_; }  // while it is being made
 
-  /// Removes what an interrupted run left, checks that the output may be made, and makes the temporary directory.
+  /// Checks what can be known before anything is computed: where the output lies, and what stands there.
+  /// @throws Error(bad_input)
+  void check(const std::filesystem::path& source, bool overwrite) const;
+
+  /// Checks again, removes what an interrupted run left, and makes the temporary directory.
   /// @param source     the directory that the output is made from; neither may contain the other
   /// @param bytes      how much will be written
   /// @param overwrite  an existing output will be replaced: only one that this program wrote, or an empty directory

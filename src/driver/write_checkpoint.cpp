@@ -134,7 +134,8 @@ Manifest describe(const Checkpoint& source, const Plan& plan, const WriteOptions
 }  // namespace
 
 void all_write_checkpoint(const Comm& world, const Checkpoint& source, const Model& model, const Plan& plan,
-                          const fs::path& output_directory, const WriteOptions& options, const Progress& progress) {
+                          const fs::path& output_directory, const WriteOptions& options, const Progress& progress,
+                          const std::function<void(const fs::path& written)>& all_check) {
   const bool first = world.rank() == 0;
   Output output;
   world.all_try([&] { output = plan_all(source, model, plan, options); });
@@ -153,7 +154,10 @@ void all_write_checkpoint(const Comm& world, const Checkpoint& source, const Mod
       manifest.side_files = write_side_files(source, output, directory);
       manifest.output_digest = model_digest(Checkpoint(directory));
       write_file_atomically(directory / kManifestName, manifest_text(manifest));
-      staging.publish();
+    });
+    if (all_check) all_check(directory);
+    world.all_try([&] {
+      if (first) staging.publish();
     });
   } catch (...) {
     if (first) staging.discard();

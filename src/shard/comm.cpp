@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <optional>
 #include <utility>
@@ -38,6 +39,9 @@ std::optional<Failure> failure_of(const std::function<void()>& work) {
     return Failure{error.code(), error.what()};
   } catch (const std::bad_alloc&) {
     const Error error(ExitCode::io, "out of memory; give each rank more memory, or use more ranks");
+    return Failure{error.code(), error.what()};
+  } catch (const std::filesystem::filesystem_error& exception) {
+    const Error error(ExitCode::io, exception.what());
     return Failure{error.code(), error.what()};
   } catch (const std::exception& exception) {
     const Error error(ExitCode::bug, exception.what());

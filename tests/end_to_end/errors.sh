@@ -39,6 +39,10 @@ expect 2 "grid|ranks" 3 "${run[@]}" --pp 3
 expect 3 "vocab|token" 2 run --model "$model" --calibration "$REAP_TEST_DATA/calib_64x512.h5" --output "$work/out-dir" --ratio 0.3
 
 "$reap_dist" "${run[@]}" 2>"$work/log" || { cat "$work/log"; exit 1; }
+expect 2 "asked for twice" 2 "${run[@]}" --ratio 0.3 0.30 --overwrite
+expect 3 "is the source" 2 run --model "$model" --calibration "$calibration" --output "$model/out" --ratio 0.3
+expect 4 "no-such" 2 observe --model "$model" --calibration "$calibration" --saliency "$work/no-such/s.h5"
+expect 4 "name too long" 0 inspect "$(printf 'x%.0s' {1..300})"
 before=$(cd "$work/out-dir" && find . -type f | sort | xargs sha256sum | sha256sum)
 expect 3 "exists" 2 "${run[@]}"
 expect 3 "exists and was made with --block-tokens 4096" 2 observe --model "$model" --calibration "$calibration" \
