@@ -104,6 +104,26 @@ TEST_P(Attention, EqualsItsDefinitionForALongSample) {
   expect_close(*backend, in, shape, start, run(*backend, in, shape, start));
 }
 
+TEST_P(Attention, KeepsSmallTermsOfAVeryLongSample) {
+  // Equal keys and values of one sign: a sum taken key by key would lose the terms once it has grown.
+  const AttentionShape shape{1, 1, 8, 8, 1e4, 0};
+  constexpr std::int64_t kLength = 40'000;
+  const std::vector<std::int64_t> start = starts({kLength});
+  Inputs in = random_inputs(shape, kLength, 1);
+  for (float& value : in.k) value = 0.25F;
+  for (float& value : in.v) value = 0.7F;
+  const std::vector<float> got = run(*backend, in, shape, start);
+  // A growing sum of 625 tiles of 64 keys is rounded 625 times; key by key it was off by 3.5e-4.
+  constexpr double kSumsOfTiles = 625 * 0x1p-24;
+  const double relative = backend->compute() == Compute::bf16 ? kBf16Rounding : kSumsOfTiles;
+  for (std::int64_t row = kLength - 3; row < kLength; ++row) {
+    const std::vector<double> expected = by_definition(*backend, in, shape, 0, row, 0);
+    for (std::size_t d = 0; d < expected.size(); ++d) {
+      EXPECT_NEAR(got[static_cast<std::size_t>(row) * 8 + d], expected[d], relative * expected[d]) << row << " " << d;
+    }
+  }
+}
+
 TEST_P(Attention, FollowsScoresThatGrowOrShrinkFromTileToTile) {
   const AttentionShape shape{1, 1, 8, 8, 1e4, 0};
   constexpr std::int64_t kLength = 200;

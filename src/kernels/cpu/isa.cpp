@@ -36,21 +36,17 @@ bool machine_has_avx512() {
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-// The newest of ours that oneDNN will use: the machine's, or less by its own limit. Binds oneDNN to that.
-CpuIsa effective_isa() {
-  const dnnl::cpu_isa onednn = dnnl::get_effective_cpu_isa();
-  if (!machine_has_avx512()) return CpuIsa::avx2;
-  switch (onednn) {
-    case dnnl::cpu_isa::avx512_core:
-    case dnnl::cpu_isa::avx512_core_vnni:
-      return CpuIsa::avx512;
-    case dnnl::cpu_isa::avx512_core_bf16:
-      return CpuIsa::avx512_bf16;
-    case dnnl::cpu_isa::avx512_core_amx:
-      return CpuIsa::amx;
-    default:
-      return CpuIsa::avx2;
+// The newest of ours that oneDNN will use: the machine's, or less by its own limit (ONEDNN_MAX_CPU_ISA). oneDNN's
+// values are sets of features, so one that is newer than our list contains the newest on it.
+CpuIsa newest_isa() {
+  const auto effective = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const bool avx512 = machine_has_avx512();
+  for (std::size_t i = kIsas.size() - 1; i > 0; --i) {
+    const auto needed = static_cast<unsigned>(kIsas[i].onednn);
+    if ((effective & needed) == needed && (avx512 || kIsas[i].isa == CpuIsa::avx2)) return kIsas[i].isa;
   }
+  fail(ExitCode::bad_input,
+       "oneDNN is limited to less than AVX2, which the CPU backend needs: unset ONEDNN_MAX_CPU_ISA");
 }
 
 }  // namespace
@@ -67,7 +63,7 @@ CpuIsa settle_isa(CpuIsa wanted) {
   if (!settled) {
     // Fails where oneDNN was used before; the comparison below then says what it is bound to.
     if (wanted != CpuIsa::automatic) dnnl::set_max_cpu_isa(info_of(wanted).onednn);
-    settled = effective_isa();
+    settled = newest_isa();
   }
   if (wanted != CpuIsa::automatic && wanted != *settled) {
     fail(ExitCode::usage,
@@ -81,9 +77,12 @@ DType bf16_product_dtype(CpuIsa isa) { return isa >= CpuIsa::avx512_bf16 ? DType
 
 std::int64_t row_tile(CpuIsa isa) {
   switch (isa) {
-    case CpuIsa::amx: return 64;
-    case CpuIsa::avx2: return 48;
-    default: return 32;
+    case CpuIsa::amx:
+      return 64;
+    case CpuIsa::avx2:
+      return 48;
+    default:
+      return 32;
   }
 }
 

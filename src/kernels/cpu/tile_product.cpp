@@ -48,6 +48,7 @@ TileProduct::TileProduct(DType dtype, std::int64_t tile, std::int64_t cols, std:
     const memory::data_type type = onednn_type(dtype);
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    attributes.set_fpmath_mode(dnnl::fpmath_mode::strict);  // whatever the environment says: f32 is f32
     x_ = memory::desc({tile_, cols_}, type, memory::format_tag::ab);
     out_ = memory::desc({tile_, rows_}, memory::data_type::f32, memory::format_tag::ab);
     const memory::desc any({cols_, rows_}, type, memory::format_tag::any);

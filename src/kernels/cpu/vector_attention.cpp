@@ -75,7 +75,7 @@ inline void multiply(const float* a, std::int64_t a_row, std::int64_t a_step, co
   Vec sum[Rows][Vecs];
   for (int row = 0; row < Rows; ++row) {
     for (int vec = 0; vec < Vecs; ++vec) {
-      sum[row][vec] = keep == nullptr ? Vec{} : load(c + row * c_stride + vec * kLanes) * keep[row];
+      sum[row][vec] = Vec{};
     }
   }
   for (std::int64_t d = 0; d < depth; ++d) {
@@ -87,7 +87,11 @@ inline void multiply(const float* a, std::int64_t a_row, std::int64_t a_step, co
     }
   }
   for (int row = 0; row < Rows; ++row) {
-    for (int vec = 0; vec < Vecs; ++vec) store(c + row * c_stride + vec * kLanes, sum[row][vec]);
+    for (int vec = 0; vec < Vecs; ++vec) {
+      float* at = c + row * c_stride + vec * kLanes;
+      // Added last: a long running sum would swallow the tile's terms one by one.
+      store(at, keep == nullptr ? sum[row][vec] : load(at) * keep[row] + sum[row][vec]);
+    }
   }
 }
 
@@ -133,7 +137,7 @@ void softmax(const Block& block, const Scratch& scratch, const Meeting& meeting)
       store(at, score);
     }
     const Vec rescale = exp_nonpositive(before - highest);
-    Vec total = load(block.total + column) * rescale;
+    Vec total{};
     for (std::int64_t key = 0; key < keys; ++key) {
       float* at = scratch.p + key * kBlock + column;
       const Vec p = exp_nonpositive(load(at) - highest);
@@ -141,7 +145,7 @@ void softmax(const Block& block, const Scratch& scratch, const Meeting& meeting)
       store(at, p);
     }
     store(block.highest + column, highest);
-    store(block.total + column, total);
+    store(block.total + column, load(block.total + column) * rescale + total);
     store(scratch.rescale + column, rescale);
   }
 }
