@@ -131,6 +131,9 @@ Manifest read_manifest(const Json& document) {
   manifest.source_digest = sha256_digest(document.at("source_digest"));
   manifest.output_digest = sha256_digest(document.at("output_digest"));
   document.at("calibration_digest").get_to(manifest.calibration_digest);
+  document.at("compute").get_to(manifest.compute);
+  document.at("block_tokens").get_to(manifest.block_tokens);
+  document.at("numerics_id").get_to(manifest.numerics_id);
   manifest.plan = read_plan_member(document.at("plan"));
   document.at("options").at("max_shard_bytes").get_to(manifest.max_shard_bytes);
   manifest.mtp = document.at("options").at("mtp") == name_of(Mtp::keep) ? Mtp::keep : Mtp::drop;
@@ -158,6 +161,9 @@ std::string manifest_text(const Manifest& manifest) {
   add("source_digest", json_string(manifest.source_digest));
   add("output_digest", json_string(manifest.output_digest));
   add("calibration_digest", json_string(manifest.calibration_digest));
+  add("compute", json_string(manifest.compute));
+  add("block_tokens", fmt::to_string(manifest.block_tokens));
+  add("numerics_id", json_string(manifest.numerics_id));
   add("plan", plan_member(manifest.plan));
   add("options", options.dump());
   add("files", json_lines(manifest.files, " ", add_file));

@@ -54,6 +54,9 @@ struct Manifest {
   std::string source_digest;  // model_digest() of the source
   std::string output_digest;  // model_digest() of the output
   std::string calibration_digest;
+  std::string compute;  // how the saliency was computed: as in the plan
+  std::int64_t block_tokens = 0;
+  std::string numerics_id;
   ManifestPlan plan;
   std::int64_t max_shard_bytes = 0;
   Mtp mtp = Mtp::drop;

@@ -116,6 +116,9 @@ Plan make_plan(const SaliencyFile& file, const PlanRequest& request) {
   plan.model_digest = file.info.model_digest;
   plan.model_type = file.info.model_type;
   plan.calibration_digest = file.info.calibration_digest;
+  plan.compute = file.info.compute;
+  plan.block_tokens = file.info.block_tokens;
+  plan.numerics_id = file.info.numerics_id;
   plan.experts = totals.experts;
   plan.top_k = file.info.top_k;
   plan.kept = kept_experts(request, totals.experts, plan.top_k);

@@ -35,6 +35,9 @@ struct Plan {
   std::string model_digest;
   std::string model_type;
   std::string calibration_digest;
+  std::string compute;  // how the saliency was computed: "fp32" or "bf16"
+  std::int64_t block_tokens = 0;
+  std::string numerics_id;
   std::int64_t experts = 0;  // before
   std::int64_t kept = 0;     // after, per layer
   std::int64_t top_k = 0;

@@ -140,6 +140,9 @@ std::string plan_text(const Plan& plan) {
   head["model_type"] = plan.model_type;
   head["model_digest"] = plan.model_digest;
   head["calibration_digest"] = plan.calibration_digest;
+  head["compute"] = plan.compute;
+  head["block_tokens"] = plan.block_tokens;
+  head["numerics_id"] = plan.numerics_id;
   head["criterion"] = r.criterion;
   head["ratio"] = r.ratio;
   head["keep"] = r.keep;
@@ -170,6 +173,9 @@ Plan parse_plan(const std::string& text, const std::string& what) {
   plan.model_type = in.get<std::string>("model_type");
   plan.model_digest = in.get<std::string>("model_digest");
   plan.calibration_digest = in.get<std::string>("calibration_digest");
+  plan.compute = in.get<std::string>("compute");
+  plan.block_tokens = in.get<std::int64_t>("block_tokens");
+  plan.numerics_id = in.get<std::string>("numerics_id");
   plan.experts = in.get<std::int64_t>("experts");
   plan.kept = in.get<std::int64_t>("kept");
   plan.top_k = in.get<std::int64_t>("top_k");

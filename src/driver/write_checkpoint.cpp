@@ -114,6 +114,9 @@ Manifest describe(const Checkpoint& source, const Plan& plan, const WriteOptions
   manifest.model_type = plan.model_type;
   manifest.source_digest = output.source_digest;
   manifest.calibration_digest = plan.calibration_digest;
+  manifest.compute = plan.compute;
+  manifest.block_tokens = plan.block_tokens;
+  manifest.numerics_id = plan.numerics_id;
   manifest.plan = {sha256_of(plan_text(plan)), plan.request, plan.experts, plan.kept, plan.top_k, {}};
   for (const LayerPlan& layer : plan.layers) manifest.plan.keep.push_back(layer.keep);
   manifest.max_shard_bytes = options.max_shard_bytes;

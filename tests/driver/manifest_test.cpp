@@ -20,6 +20,9 @@ Manifest example() {
   manifest.source_digest = kSha;
   manifest.output_digest = std::string(64, 'c');
   manifest.calibration_digest = kXxh;
+  manifest.compute = "bf16";
+  manifest.block_tokens = 4096;
+  manifest.numerics_id = "cpu onednn";
   manifest.plan.sha256 = kSha;
   manifest.plan.request = {"reap", 0.3, 0, 8, 18'000'000'000'000'000'000U, true};
   manifest.plan.experts = 4;
@@ -43,6 +46,9 @@ TEST(Manifest, ComesBackAsItWasWritten) {
   const Manifest back = parse_manifest(text, "m");
   EXPECT_EQ(manifest_text(back), text);
   EXPECT_EQ(back.plan.keep, example().plan.keep);
+  EXPECT_EQ(back.compute, "bf16");
+  EXPECT_EQ(back.block_tokens, 4096);
+  EXPECT_EQ(back.numerics_id, "cpu onednn");
   EXPECT_EQ(back.plan.request.seed, example().plan.request.seed);
   EXPECT_EQ(back.mtp, Mtp::keep);
   ASSERT_EQ(back.files.size(), 2u);
