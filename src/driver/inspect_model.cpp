@@ -126,7 +126,7 @@ std::string grid_table(const Model& model) {
   if (model.router.experts >= 8) grids.push_back({1, 8, 1});
   for (const Grid& grid : grids) {
     text += inspect_line(fmt::format("pp {} x ep {}", grid.pp, grid.ep),
-                         fmt::format("{:>9}", readable_bytes(weight_bytes_per_rank(model, grid))));
+                         fmt::format("{:>9}", readable_bytes(weight_bytes_per_rank(model, grid, Compute::bf16))));
   }
   return text;
 }

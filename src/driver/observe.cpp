@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "driver/atomic_file.hpp"
@@ -115,8 +116,9 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
   const int threads = o.threads > 0 ? o.threads : resources.threads;
   job.world.all_try([&] {
     const std::int64_t memory = o.memory_bytes > 0 ? o.memory_bytes : resources.memory_bytes;
-    const auto count = static_cast<std::int64_t>(blocks.size());
-    placement = place(model, choose_grid(model, job.world.size(), o.grid, count, memory), job.world.rank());
+    Workload work{static_cast<std::int64_t>(blocks.size()), 0, samples.groups(), o.compute};
+    for (const Block& block : blocks) work.max_rows = std::max(work.max_rows, block.rows());
+    placement = place(model, choose_grid(model, job.world.size(), o.grid, work, memory), job.world.rank());
     backend = make_cpu_backend(o.compute, threads, o.cpu_isa);
   });
   all_agree_on_numerics(job.world, backend->numerics_id());
@@ -137,7 +139,7 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
                            blocks.size(), describe(placement, threads, *backend)));
   std::int64_t own = 0;
   for (const Block& b : blocks) own += b.index % placement.columns() == placement.column() ? b.rows() : 0;
-  const std::int64_t weights = weight_bytes_per_rank(model, placement.grid);
+  const std::int64_t weights = weight_bytes_per_rank(model, placement.grid, o.compute);
   job.progress.begin("load", "bytes", weights * job.world.size(), weights);
   PipelineEvents events;
   events.layer_loaded = [&](std::int64_t layers_loaded, std::int64_t bytes) {

@@ -60,7 +60,7 @@ po::options_description compute_options(Options& o, Texts& t) {
   add("cpu-isa", po::value(&t.cpu_isa)->default_value(t.cpu_isa),
       "newest CPU instructions to use: avx2, avx512, avx512_bf16, amx or auto; the bits depend on it");
   add("memory", po::value(&t.memory)->default_value(t.memory),
-      "memory a rank may use for weights, e.g. 64GB, when the grid is chosen; 0 = memory of the node / ranks on it");
+      "memory a rank may use, e.g. 64GB, when the grid is chosen; 0 = memory of the node / ranks on it");
   return group;
 }
 

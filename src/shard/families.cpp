@@ -161,6 +161,12 @@ std::int64_t count_mtp_layers(const Checkpoint& checkpoint, const Family& family
   return count;
 }
 
+// Bytes per element of a tensor; of one that is missing, which claim_tensors refuses, those of bf16.
+std::int64_t element_bytes(const Checkpoint& checkpoint, const std::string& name) {
+  const Tensor* tensor = checkpoint.find(name);
+  return static_cast<std::int64_t>(size_of(tensor == nullptr ? DType::bf16 : tensor->dtype));
+}
+
 }  // namespace
 
 const Family* find_family(std::string_view model_type) {
@@ -178,6 +184,8 @@ Model describe_model(const Checkpoint& checkpoint) {
   model.type = type;
   model.fp8 = std::any_of(checkpoint.tensors().begin(), checkpoint.tensors().end(),
                           [](const Tensor& tensor) { return tensor.dtype == DType::f8_e4m3; });
+  model.weight_element_bytes = element_bytes(checkpoint, tensor_name(model, {Part::w1, 0, 0}));
+  model.embedding_element_bytes = element_bytes(checkpoint, tensor_name(model, {Part::embedding}));
   model.mtp_layers = count_mtp_layers(checkpoint, *family, model);
   return model;
 }

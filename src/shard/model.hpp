@@ -27,7 +27,9 @@ struct Model {
   AttentionShape attention;
   RouterSpec router;
   ExpertSpec expert;
-  bool fp8;                 // projection and expert weights are f8_e4m3 with scales per 128 x 128 block
+  bool fp8;  // projection and expert weights are f8_e4m3 with scales per 128 x 128 block
+  // As stored: those weights where they are not fp8 (F32 models have 4), and the embedding.
+  std::int64_t weight_element_bytes = 2, embedding_element_bytes = 2;
   std::int64_t mtp_layers;  // layers [layers, layers + mtp_layers) hold MTP tensors
 };
 

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "kernels/check.hpp"
+#include "kernels/fields.hpp"
 
 namespace reap {
 namespace {
@@ -77,45 +78,61 @@ int most_usable_ranks(const Model& model, int ranks, std::int64_t blocks) {
        list_of(usable));
 }
 
-/// The grid of these that asks least of a rank's memory.
-const Grid& smallest(const Model& model, const std::vector<Grid>& grids) {
-  return *std::min_element(grids.begin(), grids.end(), [&](const Grid& a, const Grid& b) {
-    return weight_bytes_per_rank(model, a) < weight_bytes_per_rank(model, b);
-  });
+struct Need {
+  std::int64_t weights = 0, working = 0;
+  std::int64_t bytes() const { return weights + working; }
+};
+
+Need need_of(const Model& model, const Grid& grid, const Workload& work) {
+  return {weight_bytes_per_rank(model, grid, work.compute), working_bytes_per_rank(model, grid, work)};
 }
 
-/// The fewest ranks, above `ranks`, whose weights fit.
-std::optional<int> ranks_that_fit(const Model& model, int ranks, const Grid& asked, std::int64_t blocks,
+bool fits(const Model& model, const Grid& grid, const Workload& work, std::int64_t memory_bytes) {
+  return need_of(model, grid, work).bytes() <= memory_bytes;
+}
+
+/// The fewest ranks, above `ranks`, that have memory enough.
+std::optional<int> ranks_that_fit(const Model& model, int ranks, const Grid& asked, const Workload& work,
                                   std::int64_t memory_bytes) {
   const std::int64_t most = model.layers * model.router.experts;
   for (int n = ranks + 1; n <= most; ++n) {
-    const std::vector<Grid> grids = usable_grids(model, n, asked, blocks);
-    if (!grids.empty() && weight_bytes_per_rank(model, smallest(model, grids)) <= memory_bytes) return n;
+    const std::vector<Grid> grids = usable_grids(model, n, asked, work.blocks);
+    if (std::any_of(grids.begin(), grids.end(),
+                    [&](const Grid& grid) { return fits(model, grid, work, memory_bytes); })) {
+      return n;
+    }
   }
   return std::nullopt;
 }
 
-[[noreturn]] void fail_no_memory(const Model& model, int ranks, const Grid& asked, std::int64_t blocks,
+std::string bytes_text(std::int64_t bytes) {
+  return fmt::format("{} bytes ({:.1f} GiB)", bytes, static_cast<double>(bytes) / kGiB);
+}
+
+[[noreturn]] void fail_no_memory(const Model& model, int ranks, const Grid& asked, const Workload& work,
                                  std::int64_t memory_bytes, std::vector<Grid> grids) {
-  std::stable_sort(grids.begin(), grids.end(), [&](const Grid& a, const Grid& b) {
-    return weight_bytes_per_rank(model, a) < weight_bytes_per_rank(model, b);
-  });
+  const auto need = [&](const Grid& grid) { return need_of(model, grid, work); };
+  std::stable_sort(grids.begin(), grids.end(),
+                   [&](const Grid& a, const Grid& b) { return need(a).bytes() < need(b).bytes(); });
   grids.resize(std::min(grids.size(), std::size_t{3}));
   std::string needs;
   for (const Grid& grid : grids) {
-    const std::int64_t bytes = weight_bytes_per_rank(model, grid);
-    needs += fmt::format("{}{} needs {} bytes ({:.1f} GiB)", needs.empty() ? "" : ", ", text_of(grid), bytes,
-                         static_cast<double>(bytes) / kGiB);
+    needs += fmt::format("{}{} needs {} for weights and {} to work in", needs.empty() ? "" : ", ", text_of(grid),
+                         bytes_text(need(grid).weights), bytes_text(need(grid).working));
   }
-  const std::optional<int> enough = ranks_that_fit(model, ranks, asked, blocks, memory_bytes);
-  fail(ExitCode::usage, "the weights do not fit {} ranks of {} bytes ({:.1f} GiB): {}; {}", ranks, memory_bytes,
-       static_cast<double>(memory_bytes) / kGiB, needs,
-       enough ? fmt::format("{} ranks would fit", *enough) : "no number of ranks would fit: give each more memory");
+  const std::optional<int> enough = ranks_that_fit(model, ranks, asked, work, memory_bytes);
+  const Need least = need(grids.front());
+  fail(ExitCode::usage, "the model and its calibration do not fit {} ranks of {}: {}; {}{}", ranks,
+       bytes_text(memory_bytes), needs,
+       enough ? fmt::format("{} ranks would fit", *enough) : "no number of ranks would fit: give each more memory",
+       least.working > least.weights ? "; a smaller --block-tokens or shorter samples need less to work in" : "");
 }
 
-/// Bytes of a [rows, cols] matrix as stored: fp8 with one fp32 scale per block, else two bytes an element.
-std::int64_t matrix_bytes(const Model& model, std::int64_t rows, std::int64_t cols) {
-  if (!model.fp8) return 2 * rows * cols;
+std::int64_t activation_bytes(Compute compute) { return static_cast<std::int64_t>(size_of(activation_dtype(compute))); }
+
+/// Bytes of a [rows, cols] matrix as held: fp8 with one fp32 scale per block, else no wider than activations.
+std::int64_t matrix_bytes(const Model& model, Compute compute, std::int64_t rows, std::int64_t cols) {
+  if (!model.fp8) return std::min(model.weight_element_bytes, activation_bytes(compute)) * rows * cols;
   const auto scale_blocks = [](std::int64_t n) { return (n + kScaleBlock - 1) / kScaleBlock; };
   return rows * cols + 4 * scale_blocks(rows) * scale_blocks(cols);
 }
@@ -126,14 +143,14 @@ Range expert_range(std::int64_t experts, int ep, int shard) { return split(exper
 
 Range layer_range(std::int64_t layers, int pp, int stage) { return split(layers, pp, stage); }
 
-Grid choose_grid(const Model& model, int ranks, const Grid& asked, std::int64_t blocks, std::int64_t memory_bytes) {
-  std::vector<Grid> candidates = usable_grids(model, ranks, asked, blocks);
-  if (candidates.empty()) fail_no_grid(model, ranks, asked, blocks);
+Grid choose_grid(const Model& model, int ranks, const Grid& asked, const Workload& work, std::int64_t memory_bytes) {
+  std::vector<Grid> candidates = usable_grids(model, ranks, asked, work.blocks);
+  if (candidates.empty()) fail_no_grid(model, ranks, asked, work.blocks);
   if (memory_bytes == 0) return candidates.front();
-  const auto fits = std::find_if(candidates.begin(), candidates.end(),
-                                 [&](const Grid& grid) { return weight_bytes_per_rank(model, grid) <= memory_bytes; });
-  if (fits == candidates.end()) fail_no_memory(model, ranks, asked, blocks, memory_bytes, std::move(candidates));
-  return *fits;
+  const auto chosen = std::find_if(candidates.begin(), candidates.end(),
+                                   [&](const Grid& grid) { return fits(model, grid, work, memory_bytes); });
+  if (chosen == candidates.end()) fail_no_memory(model, ranks, asked, work, memory_bytes, std::move(candidates));
+  return *chosen;
 }
 
 Placement place(const Model& model, const Grid& grid, int rank) {
@@ -148,19 +165,41 @@ Placement place(const Model& model, const Grid& grid, int rank) {
   return placement;
 }
 
-std::int64_t weight_bytes_per_rank(const Model& model, const Grid& grid) {
+std::int64_t weight_bytes_per_rank(const Model& model, const Grid& grid, Compute compute) {
+  const auto matrix = [&](std::int64_t rows, std::int64_t cols) { return matrix_bytes(model, compute, rows, cols); };
   const std::int64_t q = model.attention.heads * model.attention.head_dim;
   const std::int64_t kv = model.attention.kv_heads * model.attention.head_dim;
-  const std::int64_t attention = 2 * matrix_bytes(model, kv, model.hidden) + matrix_bytes(model, q, model.hidden) +
-                                 matrix_bytes(model, model.hidden, q);
+  const std::int64_t attention = 2 * matrix(kv, model.hidden) + matrix(q, model.hidden) + matrix(model.hidden, q);
   const std::int64_t fp32 = 2 * model.hidden + q + kv + model.router.experts * (model.hidden + 1);  // norms, router
-  const std::int64_t expert =
-      2 * matrix_bytes(model, model.expert.inner, model.hidden) + matrix_bytes(model, model.hidden, model.expert.inner);
+  const std::int64_t expert = 2 * matrix(model.expert.inner, model.hidden) + matrix(model.hidden, model.expert.inner);
   const std::int64_t layer = attention + 4 * fp32 + largest_part(model.router.experts, grid.ep) * expert;
-  const std::int64_t embedding = 2 * model.vocab * model.hidden;
+  const std::int64_t embedding = model.embedding_element_bytes * model.vocab * model.hidden;
   // The first part of a split is never larger than the others: the embedding goes with the smaller stage.
   return std::max(largest_part(model.layers, grid.pp) * layer,
                   layer_range(model.layers, grid.pp, 0).size() * layer + embedding);
+}
+
+std::int64_t working_bytes_per_rank(const Model& model, const Grid& grid, const Workload& work) {
+  const std::int64_t act = activation_bytes(work.compute);
+  const std::int64_t q = model.attention.heads * model.attention.head_dim;
+  const std::int64_t kv = model.attention.kv_heads * model.attention.head_dim;
+  // Per row of the block: x, the norms' outputs and rows of other shards; q, k and v before and after RoPE and the
+  // attention's output; the router's logits; token, position and group.
+  const std::int64_t row =
+      (8 + act * (1 + grid.ep)) * model.hidden + (4 + act) * (q + 2 * kv) + act * q + 4 * model.router.experts + 3 * 4;
+  // Per slot: gate value, norm and largest magnitude; four indices and their three copies on the host; the experts'
+  // inner activations, at most fp32; their output. With shards, as many places again for outputs that come back.
+  const std::int64_t place = 8 + act * model.hidden;
+  const std::int64_t slot = 4 + 7 * 4 * grid.ep + 4 * model.expert.inner + (grid.ep > 1 ? 2 : 1) * place;
+  // Of rows and slots on their way between shards the larger, both ways: a dispatch may send every row to every shard,
+  // a collect returns each slot.
+  const std::int64_t message = grid.ep > 1 ? 2 * std::max<std::int64_t>(grid.ep - 1, model.router.top_k) * place : 0;
+  // Blocks on their way between stages: two from the stage before, two to the one behind.
+  const std::int64_t berths = grid.pp == 1 ? 0 : grid.pp == 2 ? 2 : 4;
+  // The sums of the own layers and, in the end, of all.
+  const std::int64_t cells = (largest_part(model.layers, grid.pp) + model.layers) * work.groups * model.router.experts;
+  return work.max_rows * (row + model.router.top_k * slot + message + berths * 4 * model.hidden) +
+         cells * (8 * kSumsPerExpert + 4);
 }
 
 }  // namespace reap

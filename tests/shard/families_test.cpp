@@ -52,9 +52,22 @@ TEST_F(Families, DescribesTheBundledModels) {
   EXPECT_EQ(model.expert.inner, 136);
   EXPECT_TRUE(model.fp8);
   EXPECT_EQ(model.mtp_layers, 1);
+  EXPECT_EQ(model.embedding_element_bytes, 2);
   EXPECT_FALSE(describe_model(Checkpoint(kData / "m2-mini-bf16")).fp8);
+  EXPECT_EQ(describe_model(Checkpoint(kData / "m2-mini-bf16")).weight_element_bytes, 2);
   // config.json admits MTP modules, but there is no tensor of one: so it is with the real release.
   EXPECT_EQ(describe_model(Checkpoint(kData / "m2-nano-fp8")).mtp_layers, 0);
+}
+
+TEST_F(Families, TellsHowWideWeightsAreStored) {
+  EXPECT_EQ(describe(toy_).weight_element_bytes, 2);
+  for (TensorInfo& tensor : toy_.tensors) {
+    if (tensor.name.find(".experts.") != std::string::npos) tensor.dtype = DType::f32;
+  }
+  EXPECT_EQ(describe(toy_).weight_element_bytes, 4);
+  EXPECT_EQ(describe(toy_).embedding_element_bytes, 2);
+  toy_.at("model.embed_tokens.weight").dtype = DType::f32;
+  EXPECT_EQ(describe(toy_).embedding_element_bytes, 4);
 }
 
 // config.json of the 230B release, what describe_model does not look at left out; then as transformers 5 saves it
