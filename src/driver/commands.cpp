@@ -88,26 +88,29 @@ const std::vector<Command>& commands() {
        "every\n"
        "criterion and ratio, a pruned model `reap-0.25/` with its plan `reap-0.25.plan.json`.\n\n"
        "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n",
+       "model calibration saliency output compute block-tokens pp ep dp threads cpu-isa memory ratio keep criterion "
+       "keep-multiple preserve-super-experts seed max-shard-size mtp overwrite verify",
        run},
       {"observe", "the calibration pass alone: model + calibration -> saliency file",
        "Needs --model, --calibration and --saliency. The file serves any number of later plans.\n\n"
        "  mpirun -n 8 reap_dist observe --model MiniMax-M2 --calibration calib.h5 --saliency saliency.h5\n",
-       observe},
+       "model calibration saliency compute block-tokens pp ep dp threads cpu-isa memory overwrite", observe},
       {"plan", "saliency file -> plan.json and a readable table; takes seconds, on any machine",
        "Needs --saliency and --ratio (or --keep); --plan names the file to write. Without --plan it only shows the "
        "table.\n\n"
        "  reap_dist plan --saliency saliency.h5 --ratio 0.25 --plan plan.json\n",
-       plan},
+       "saliency plan ratio keep criterion keep-multiple preserve-super-experts seed", plan},
       {"prune", "model + plan.json -> pruned checkpoint, proved against the source",
        "Needs --model, --plan and --output (the new model's folder).\n\n"
        "  mpirun -n 8 reap_dist prune --model MiniMax-M2 --plan plan.json --output MiniMax-M2-pruned\n",
-       prune},
+       "model plan output max-shard-size mtp overwrite verify", prune},
       {"verify", "re-read a pruned checkpoint and prove that every tensor equals its slice of the source",
        "Needs --model (the source) and --output (the pruned model).\n\n"
        "  mpirun -n 8 reap_dist verify --model MiniMax-M2 --output MiniMax-M2-pruned\n",
-       verify},
+       "model output", verify},
       {"inspect", "what a model folder, calibration, saliency or plan file holds",
-       "Takes any number of paths.\n\n  reap_dist inspect MiniMax-M2 calib.h5 saliency.h5 plan.json\n", inspect_paths},
+       "Takes any number of paths.\n\n  reap_dist inspect MiniMax-M2 calib.h5 saliency.h5 plan.json\n", "path",
+       inspect_paths},
   };
   return kCommands;
 }

@@ -24,6 +24,7 @@ struct Command {
   std::string_view name;
   std::string_view summary;  // one line
   std::string_view details;  // what it needs and an example, for its --help
+  std::string_view takes;    // its options, besides those of every command, separated by blanks
   void (*run)(Job& job);     // collective; throws Error
 };
 

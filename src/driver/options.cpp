@@ -182,6 +182,16 @@ std::string as_text(const po::variable_value& value) {
   return "";
 }
 
+/// An option that a command would not look at is a misunderstanding. Those of an ini file may serve several commands.
+void refuse_idle_options(const po::parsed_options& given, const Command& command) {
+  const std::string takes = fmt::format(" {} log-dir metrics config help version ", command.takes);
+  for (const auto& option : given.options) {
+    if (option.position_key >= 0 || takes.find(" " + option.string_key + " ") != std::string::npos) continue;
+    fail(ExitCode::usage, "--{} is no option of {}; reap_dist {} --help says what it takes", option.string_key,
+         command.name, command.name);
+  }
+}
+
 std::string version_text() {
   std::string text = fmt::format("reap_dist {}\n", version());
   const CudaDevices cuda = find_cuda_devices();
@@ -251,9 +261,11 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   try {
     // No guessing: an abbreviated option would change its meaning when a new option is added.
     const int style = po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
-    po::store(po::command_line_parser(words).options(all).positional(places).style(style).run(), values);
+    const po::parsed_options given = po::command_line_parser(words).options(all).positional(places).style(style).run();
+    po::store(given, values);
     if (values.count("help") != 0) return {o, help_text(visible, named ? command : nullptr)};
     if (values.count("version") != 0) return {o, version_text()};
+    refuse_idle_options(given, *command);
     if (values.count("config") != 0) read_ini(values["config"].as<std::string>(), visible, values);
     po::notify(values);
   } catch (const po::error& e) {

@@ -89,6 +89,8 @@ TEST(Options, RefusesWhatCannotBeMeant) {
   EXPECT_NE(refusal({"--block-tokens", "0"}).find("at least 1"), std::string::npos);
   EXPECT_NE(refusal({"--max-shard-size", "5 potatoes"}).find("not a size"), std::string::npos);
   EXPECT_NE(refusal({"--pp", "-1"}).find("pp"), std::string::npos);
+  EXPECT_NE(refusal({"prune", "--ratio", "0.5"}).find("--ratio is no option of prune"), std::string::npos);
+  EXPECT_NE(refusal({"run", "--plan", "p"}).find("--plan is no option of run"), std::string::npos);
   EXPECT_NE(refusal({"run", "stray"}).find("stray"), std::string::npos);
   EXPECT_NE(refusal({"--config", "/nonexistent.ini"}).find("cannot be opened"), std::string::npos);
 }
