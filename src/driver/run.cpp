@@ -47,6 +47,7 @@ std::vector<Variant> variants(const Options& o) {
 void all_check_outputs(Job& job, const std::vector<Variant>& all) {
   job.world.all_try([&] {
     const Options& o = job.options;
+    if (o.model.empty()) fail(ExitCode::usage, "--model is missing: the checkpoint directory");
     if (o.output.empty()) fail(ExitCode::usage, "--output is missing: the folder for the results");
     if (job.world.rank() != 0) return;
     for (const Variant& v : all) Staging(o.output / v.name).check(o.model, o.write.overwrite);

@@ -29,6 +29,7 @@ for ranks in 0 2; do
   expect 2 "unknown command 'prnue'" $ranks prnue
   expect 2 "modle" $ranks run --modle x
   expect 2 "ratio" $ranks run --model "$model" --calibration "$calibration" --output "$work/out-dir"
+  expect 2 "model is missing" $ranks run --calibration "$calibration" --output "$work/out-dir" --ratio 0.3
   expect 2 "output is missing" $ranks run --model "$model" --calibration "$calibration" --ratio 0.3
   expect 3 "/nonexistent" $ranks run --model /nonexistent --calibration "$calibration" --output "$work/out-dir" --ratio 0.3
   expect 3 "no-such.h5" $ranks run --model "$model" --calibration "$work/no-such.h5" --output "$work/out-dir" --ratio 0.3
