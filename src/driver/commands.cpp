@@ -88,13 +88,16 @@ const std::vector<Command>& commands() {
        "every\n"
        "criterion and ratio, a pruned model `reap-0.25/` with its plan `reap-0.25.plan.json`.\n\n"
        "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n",
-       "model calibration saliency output compute block-tokens pp ep dp threads cpu-isa memory ratio keep criterion "
-       "keep-multiple preserve-super-experts seed max-shard-size mtp overwrite verify",
+       "model calibration saliency output compute block-tokens pp ep dp threads cpu-isa memory-budget weights scratch "
+       "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts seed max-shard-size mtp "
+       "overwrite verify",
        run},
       {"observe", "the calibration pass alone: model + calibration -> saliency file",
        "Needs --model, --calibration and --saliency. The file serves any number of later plans.\n\n"
        "  mpirun -n 8 reap_dist observe --model MiniMax-M2 --calibration calib.h5 --saliency saliency.h5\n",
-       "model calibration saliency compute block-tokens pp ep dp threads cpu-isa memory overwrite", observe},
+       "model calibration saliency compute block-tokens pp ep dp threads cpu-isa memory-budget weights scratch "
+       "state checkpoint-minutes overwrite",
+       observe},
       {"plan", "saliency file -> plan.json and a readable table; takes seconds, on any machine",
        "Needs --saliency and --ratio (or --keep); --plan names the file to write. Without --plan it only shows the "
        "table.\n\n"

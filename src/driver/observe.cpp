@@ -115,7 +115,7 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
   std::unique_ptr<Backend> backend;
   const int threads = o.threads > 0 ? o.threads : resources.threads;
   job.world.all_try([&] {
-    const std::int64_t memory = o.memory_bytes > 0 ? o.memory_bytes : resources.memory_bytes;
+    const std::int64_t memory = o.memory_budget > 0 ? o.memory_budget : resources.memory_bytes;
     Workload work{static_cast<std::int64_t>(blocks.size()), 0, samples.groups(), o.compute};
     for (const Block& block : blocks) work.max_rows = std::max(work.max_rows, block.rows());
     placement = place(model, choose_grid(model, job.world.size(), o.grid, work, memory), job.world.rank());

@@ -23,7 +23,8 @@ namespace {
 struct Texts {
   std::string compute = "bf16";
   std::string cpu_isa = "auto";
-  std::string memory = "0";
+  std::string memory_budget = "0";
+  std::string weights = "auto";
   std::string max_shard_size = "5GB";
   std::string mtp = "drop";
   std::string config;
@@ -59,8 +60,26 @@ po::options_description compute_options(Options& o, Texts& t) {
   add("threads", po::value(&o.threads)->default_value(0), "threads per rank; 0 = cores of the node / ranks on it");
   add("cpu-isa", po::value(&t.cpu_isa)->default_value(t.cpu_isa),
       "newest CPU instructions to use: avx2, avx512, avx512_bf16, amx or auto; the bits depend on it");
-  add("memory", po::value(&t.memory)->default_value(t.memory),
-      "memory a rank may use, e.g. 64GB, when the grid is chosen; 0 = memory of the node / ranks on it");
+  add("memory-budget", po::value(&t.memory_budget)->default_value(t.memory_budget),
+      "memory a rank may use for the pass, e.g. 64GB; 0 = memory of the node / ranks on it");
+  add("weights", po::value(&t.weights)->default_value(t.weights),
+      "resident: all layers of a rank at once; stream: one at a time, the next read meanwhile; auto: resident when "
+      "they fit");
+  add("scratch", path_value(o.scratch),
+      "folder on a local disk for hidden states when weights are streamed; without it they stay in memory");
+  return group;
+}
+
+po::options_description resume_options(Options& o) {
+  po::options_description group("Going on after an interruption");
+  auto add = group.add_options();
+  add("state", path_value(o.state),
+      "folder for the state of an unfinished run: the same command goes on from it, on any grid; SIGUSR1 and SIGTERM "
+      "save it and end the run with exit code 75");
+  add("checkpoint-minutes", po::value(&o.checkpoint_minutes)->default_value(o.checkpoint_minutes, "10"),
+      "with --state: minutes between saves");
+  add("timeout", po::value(&o.timeout_seconds)->default_value(o.timeout_seconds, "600"),
+      "seconds without progress after which a job with a dead or stuck rank ends; 0 = never");
   return group;
 }
 
@@ -143,7 +162,10 @@ void apply_texts(Options& o, const Texts& t) {
                               {"amx", CpuIsa::amx}});
   o.write.mtp = one_of<Mtp>(t.mtp, "mtp", {{"drop", Mtp::drop}, {"keep", Mtp::keep}});
   o.write.max_shard_bytes = parse_bytes(t.max_shard_size, "max-shard-size");
-  o.memory_bytes = parse_bytes(t.memory, "memory");
+  o.memory_budget = parse_bytes(t.memory_budget, "memory-budget");
+  o.weights = one_of<WeightsMode>(
+      t.weights, "weights",
+      {{"auto", WeightsMode::automatic}, {"resident", WeightsMode::resident}, {"stream", WeightsMode::stream}});
 }
 
 void check_ranges(const Options& o) {
@@ -158,6 +180,9 @@ void check_ranges(const Options& o) {
   at_least("keep", o.plan_request.keep, 0);
   at_least("keep-multiple", o.plan_request.keep_multiple, 1);
   at_least("max-shard-size", o.write.max_shard_bytes, 1);
+  if (!(o.checkpoint_minutes > 0))
+    fail(ExitCode::usage, "--checkpoint-minutes {}: must be above 0", o.checkpoint_minutes);
+  if (!(o.timeout_seconds >= 0)) fail(ExitCode::usage, "--timeout {}: must be at least 0", o.timeout_seconds);
   for (const double ratio : o.ratios) {
     if (!(ratio >= 0 && ratio < 1)) fail(ExitCode::usage, "--ratio {}: must be at least 0 and below 1", ratio);
   }
@@ -176,6 +201,7 @@ std::string as_text(const po::variable_value& value) {
   if (const auto* v = boost::any_cast<std::int64_t>(&any)) return fmt::format("{}", *v);
   if (const auto* v = boost::any_cast<std::uint64_t>(&any)) return fmt::format("{}", *v);
   if (const auto* v = boost::any_cast<int>(&any)) return fmt::format("{}", *v);
+  if (const auto* v = boost::any_cast<double>(&any)) return fmt::format("{}", *v);
   if (const auto* v = boost::any_cast<bool>(&any)) return *v ? "1" : "0";
   if (const auto* v = boost::any_cast<std::vector<double>>(&any)) return fmt::format("{}", fmt::join(*v, " "));
   if (const auto* v = boost::any_cast<std::vector<std::string>>(&any)) return fmt::format("{}", fmt::join(*v, " "));
@@ -184,7 +210,7 @@ std::string as_text(const po::variable_value& value) {
 
 /// An option that a command would not look at is a misunderstanding. Those of an ini file may serve several commands.
 void refuse_idle_options(const po::parsed_options& given, const Command& command) {
-  const std::string takes = fmt::format(" {} log-dir metrics config help version ", command.takes);
+  const std::string takes = fmt::format(" {} timeout log-dir metrics config help version ", command.takes);
   for (const auto& option : given.options) {
     if (option.position_key >= 0 || takes.find(" " + option.string_key + " ") != std::string::npos) continue;
     fail(ExitCode::usage, "--{} is no option of {}; reap_dist {} --help says what it takes", option.string_key,
@@ -239,7 +265,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   Texts t;
   po::options_description visible("", 100, 50);
   visible.add(file_options(o)).add(compute_options(o, t)).add(plan_options(o)).add(output_options(o, t));
-  visible.add(report_options(o, t));
+  visible.add(resume_options(o)).add(report_options(o, t));
 
   std::vector<std::string> words(argv + 1, argv + argc);
   const bool named = !words.empty() && !words[0].starts_with("-");

@@ -31,7 +31,14 @@ struct Options {
   Grid grid;        // 0 = chosen
   int threads = 0;  // per rank; 0 = cores of the node / ranks on it
   CpuIsa cpu_isa = CpuIsa::automatic;
-  std::int64_t memory_bytes = 0;  // per rank, for the choice of the grid; 0 = memory of the node / ranks on it
+  std::int64_t memory_budget = 0;  // bytes per rank; 0 = memory of the node / ranks on it
+  WeightsMode weights = WeightsMode::automatic;
+  std::filesystem::path scratch;  // folder for the hidden states of a wave; empty = in memory
+
+  // Going on after an interruption
+  std::filesystem::path state;  // folder; empty = none
+  double checkpoint_minutes = 10;
+  double timeout_seconds = 600;  // without progress of a peer; 0 = for ever
 
   // Plan
   std::vector<double> ratios;

@@ -28,6 +28,17 @@ class Comm {
   int size() const { return size_; }
   MPI_Comm handle() const { return comm_; }  // for link_mpi only
 
+  /// What to do again and again while this rank waits for others, in every call below and in every communicator split
+  /// off, before or after. It may throw to give up the wait; the job has to end then. Empty = nothing.
+  void on_wait(std::function<void()> hook) const;
+  /// Waits until all `requests` are complete; they become MPI_REQUEST_NULL. Every wait for a peer ends up here.
+  /// @param what  a literal, for the record of operations
+  void wait(std::span<MPI_Request> requests, const char* what) const;
+  /// Waits until `ready` returns true, calling it again and again. `ready` has to move transfers on (MPI_Test).
+  void wait_until(const std::function<bool()>& ready, const char* what) const;
+  /// Seconds that this process has spent waiting so, in all communicators that share the hook.
+  double seconds_waited() const;
+
   Comm split(int colour) const;  // ranks keep their order
   Comm split_by_node() const;    // the ranks that share this node's memory
 

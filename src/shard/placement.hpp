@@ -32,6 +32,19 @@ struct Placement {
   int column() const { return replica * grid.ep + shard; }
 };
 
+/// Whether the ranks hold all their layers at once, or one at a time; automatic: all when they fit.
+enum class WeightsMode : std::uint8_t { automatic, resident, stream };
+
+/// How a rank of the grid holds weights and hidden states during a calibration pass; the same on every rank.
+struct Holding {
+  bool streamed = false;
+  /// Streamed: bytes of weights in memory at a time, at least one layer's; what is beyond serves reading ahead.
+  std::int64_t weight_window = 0;
+  /// Streamed: rows of hidden states that each column carries through a layer before the next layer is loaded, at least
+  /// the longest block. In memory, or in the scratch folder.
+  std::int64_t wave_rows = 0;
+};
+
 /// The experts of shard `shard`: a balanced contiguous split. The owner of any expert follows from it.
 Range expert_range(std::int64_t experts, int ep, int shard);
 Range layer_range(std::int64_t layers, int pp, int stage);

@@ -73,7 +73,7 @@ TEST(Options, ReadsEveryKindOfValue) {
 TEST(Options, SizesTakeUnits) {
   EXPECT_EQ(parsed({"--max-shard-size", "5GB"}).write.max_shard_bytes, 5'000'000'000);
   EXPECT_EQ(parsed({"--max-shard-size", "1.5MiB"}).write.max_shard_bytes, 1'572'864);
-  EXPECT_EQ(parsed({"--memory", "1000"}).memory_bytes, 1000);
+  EXPECT_EQ(parsed({"--memory-budget", "1000"}).memory_budget, 1000);
 }
 
 TEST(Options, RefusesWhatCannotBeMeant) {

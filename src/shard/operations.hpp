@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace reap::operations {
+
+/// The record of what this rank did last: the answer to where it was when it hung or was killed. One per process, kept
+/// by its main thread; reading it and last() are open to other threads.
+
+constexpr std::size_t kKept = 1000;
+
+/// Where a rank was.
+struct Place {
+  std::int64_t count = 0;               // operations so far; rises with every note
+  std::string phase;                    // "load", "observe", "write", ...
+  std::string what;                     // "attention", "wait for the stage before", ...
+  std::int64_t layer = -1, block = -1;  // -1 = not said
+  double seconds_ago = 0;
+};
+/// "observe, layer 17, block 123: wait for the stage before, 12.3 s ago"
+std::string text_of(const Place& place);
+
+/// Keeps the record in `file` from now on, as kKept lines of text that are written round and round. The file is mapped
+/// memory: what was noted is in it even when the process is killed. @throws Error(io)
+void keep_in(const std::filesystem::path& file);
+
+/// Begins a phase.
+void phase(std::string_view name);
+
+/// This operation begins now. Cheap enough for every step of a layer; allocates nothing.
+/// @param what  a literal
+void note(const char* what, std::int64_t layer = -1, std::int64_t block = -1);
+
+/// The operation noted last goes on: bytes were read, tensors copied. Open to any thread.
+void moved();
+
+Place last();
+
+}  // namespace reap::operations
