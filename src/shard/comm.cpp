@@ -1,13 +1,16 @@
 #include "shard/comm.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <filesystem>
 #include <new>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "kernels/check.hpp"
+#include "shard/operations.hpp"
 
 namespace reap {
 namespace {
@@ -15,15 +18,10 @@ namespace {
 // MPI 3 counts in int; pieces of this many bytes stay far below it and are large enough to run at full bandwidth.
 constexpr std::size_t kPieceBytes = std::size_t{1} << 28;
 
-/// Reduces `values` in place, piece by piece.
-template <class T>
-void all_reduce(MPI_Comm comm, std::span<T> values, MPI_Datatype type, MPI_Op op) {
-  constexpr std::size_t kPiece = kPieceBytes / sizeof(T);
-  for (std::size_t at = 0; at < values.size(); at += kPiece) {
-    const auto count = static_cast<int>(std::min(kPiece, values.size() - at));
-    check_mpi(MPI_Allreduce(MPI_IN_PLACE, values.data() + at, count, type, op, comm), "MPI_Allreduce");
-  }
-}
+// A wait gives its core away between looks; when it lasts, it sleeps, so that a machine with more ranks than cores does
+// not spend them on looking. The sleep is short enough for transfers, which move on only when looked at.
+constexpr std::chrono::milliseconds kAwake{2};
+constexpr std::chrono::microseconds kNap{50};
 
 struct Failure {
   ExitCode code;
@@ -60,52 +58,129 @@ void check_mpi(int status, const char* call) {
        std::string_view(text, static_cast<std::size_t>(length)));
 }
 
-Comm::Comm(MPI_Comm parent) : comm_{MPI_COMM_NULL}, rank_{0}, size_{1} {
-  check_mpi(MPI_Comm_dup(parent, &comm_), "MPI_Comm_dup");
+struct Comm::Waiting {
+  std::function<void()> hook;
+  bool inside = false;  // a wait is under way: the hook's own waits neither call it again nor count twice
+  std::chrono::duration<double> total{0};
+};
+
+Comm::Comm(MPI_Comm owned, std::shared_ptr<Waiting> waiting) : comm_{owned}, waiting_{std::move(waiting)} {
   check_mpi(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
 }
+
+namespace {
+
+MPI_Comm duplicate(MPI_Comm parent) {
+  MPI_Comm copy = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_dup(parent, &copy), "MPI_Comm_dup");
+  return copy;
+}
+
+}  // namespace
+
+Comm::Comm(MPI_Comm parent) : Comm(duplicate(parent), std::make_shared<Waiting>()) {}
 
 Comm::~Comm() {
   if (comm_ != MPI_COMM_NULL) MPI_Comm_free(&comm_);
 }
 
 Comm::Comm(Comm&& other) noexcept
-    : comm_{std::exchange(other.comm_, MPI_COMM_NULL)}, rank_{other.rank_}, size_{other.size_} {}
+    : comm_{std::exchange(other.comm_, MPI_COMM_NULL)},
+      rank_{other.rank_},
+      size_{other.size_},
+      waiting_{std::move(other.waiting_)} {}
 
 Comm Comm::split(int colour) const {
+  operations::note("split of the ranks");
   MPI_Comm part = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split(comm_, colour, rank_, &part), "MPI_Comm_split");
-  return adopt(part);
+  return {part, waiting_};
 }
 
 Comm Comm::split_by_node() const {
+  operations::note("split of the ranks by node");
   MPI_Comm part = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part), "MPI_Comm_split_type");
-  return adopt(part);
+  return {part, waiting_};
 }
 
-Comm Comm::adopt(MPI_Comm owned) {
-  Comm comm(owned, 0, 1);
-  check_mpi(MPI_Comm_set_errhandler(owned, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-  check_mpi(MPI_Comm_rank(owned, &comm.rank_), "MPI_Comm_rank");
-  check_mpi(MPI_Comm_size(owned, &comm.size_), "MPI_Comm_size");
-  return comm;
+void Comm::on_wait(std::function<void()> hook) const { waiting_->hook = std::move(hook); }
+
+double Comm::seconds_waited() const { return waiting_->total.count(); }
+
+void Comm::wait(std::span<MPI_Request> requests, const char* what) const {
+  const auto count = static_cast<int>(requests.size());
+  wait_until(
+      [&] {
+        int done = 0;
+        check_mpi(MPI_Testall(count, requests.data(), &done, MPI_STATUSES_IGNORE), "MPI_Testall");
+        return done != 0;
+      },
+      what);
 }
 
-void Comm::all_barrier() const { check_mpi(MPI_Barrier(comm_), "MPI_Barrier"); }
+void Comm::wait_until(const std::function<bool()>& ready, const char* what) const {
+  using Clock = std::chrono::steady_clock;
+  operations::note(what);
+  if (ready()) return;
+  const bool outermost = !std::exchange(waiting_->inside, true);
+  const auto begin = Clock::now();
+  auto now = begin;
+  try {
+    do {
+      if (outermost && waiting_->hook) waiting_->hook();
+      if (now - begin < kAwake) {
+        std::this_thread::yield();
+      } else {
+        std::this_thread::sleep_for(kNap);
+      }
+      now = Clock::now();
+    } while (!ready());
+  } catch (...) {
+    if (outermost) waiting_->inside = false;
+    throw;
+  }
+  if (!outermost) return;
+  waiting_->inside = false;
+  waiting_->total += Clock::now() - begin;
+}
 
-void Comm::all_sum(std::span<std::int64_t> values) const { all_reduce(comm_, values, MPI_INT64_T, MPI_SUM); }
+void Comm::all_barrier() const {
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Ibarrier(comm_, &request), "MPI_Ibarrier");
+  wait(std::span(&request, 1), "wait for all ranks");
+}
 
-void Comm::all_max(std::span<float> values) const { all_reduce(comm_, values, MPI_FLOAT, MPI_MAX); }
+/// Reduces `values` in place, piece by piece.
+template <class T>
+void Comm::all_reduce(std::span<T> values, MPI_Datatype type, MPI_Op op, const char* what) const {
+  constexpr std::size_t kPiece = kPieceBytes / sizeof(T);
+  for (std::size_t at = 0; at < values.size(); at += kPiece) {
+    const auto count = static_cast<int>(std::min(kPiece, values.size() - at));
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Iallreduce(MPI_IN_PLACE, values.data() + at, count, type, op, comm_, &request), "MPI_Iallreduce");
+    wait(std::span(&request, 1), what);
+  }
+}
 
-void Comm::all_max(std::span<std::int64_t> values) const { all_reduce(comm_, values, MPI_INT64_T, MPI_MAX); }
+void Comm::all_sum(std::span<std::int64_t> values) const {
+  all_reduce(values, MPI_INT64_T, MPI_SUM, "sum over the ranks");
+}
+
+void Comm::all_max(std::span<float> values) const { all_reduce(values, MPI_FLOAT, MPI_MAX, "maximum over the ranks"); }
+
+void Comm::all_max(std::span<std::int64_t> values) const {
+  all_reduce(values, MPI_INT64_T, MPI_MAX, "maximum over the ranks");
+}
 
 void Comm::all_broadcast(int root, std::span<std::byte> bytes) const {
   for (std::size_t at = 0; at < bytes.size(); at += kPieceBytes) {
     const auto count = static_cast<int>(std::min(kPieceBytes, bytes.size() - at));
-    check_mpi(MPI_Bcast(bytes.data() + at, count, MPI_BYTE, root, comm_), "MPI_Bcast");
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Ibcast(bytes.data() + at, count, MPI_BYTE, root, comm_, &request), "MPI_Ibcast");
+    wait(std::span(&request, 1), "broadcast to all ranks");
   }
 }
 

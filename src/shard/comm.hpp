@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -58,11 +59,16 @@ class Comm {
   void all_try(const std::function<void()>& work) const;
 
  private:
-  Comm(MPI_Comm owned, int rank, int size) : comm_{owned}, rank_{rank}, size_{size} {}
-  static Comm adopt(MPI_Comm owned);
+  struct Waiting;  // what all communicators split from one share
+
+  Comm(MPI_Comm owned, std::shared_ptr<Waiting> waiting);
+  template <class T>
+  void all_reduce(std::span<T> values, MPI_Datatype type, MPI_Op op, const char* what) const;
+
   MPI_Comm comm_;
-  int rank_;
-  int size_;
+  int rank_ = 0;
+  int size_ = 1;
+  std::shared_ptr<Waiting> waiting_;
 };
 
 }  // namespace reap

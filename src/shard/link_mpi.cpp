@@ -33,9 +33,9 @@ class Transfer {
     }
   }
 
-  void wait() {
+  void wait(const Comm& comm, const char* what) {
     if (requests_.empty()) return;
-    check_mpi(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
+    comm.wait(requests_, what);
     requests_.clear();
   }
 
@@ -90,7 +90,7 @@ class MpiLink final : public Link {
     REAP_CHECK(received_ < coming_.size() && coming_[received_] == rows, "block {} of {} has {} rows, not the expected",
                received_, coming_.size(), rows);
     Berth& berth = berths_->in[received_ % berths_->in.size()];
-    berth.transfer.wait();
+    berth.transfer.wait(column_, "wait for the stage before");
     backend_.upload(x, berth.bytes.data(), static_cast<std::size_t>(rows * row_bytes_));
     backend_.synchronize();  // the berth takes the next block at once
     expect(received_ + berths_->in.size());
@@ -99,7 +99,7 @@ class MpiLink final : public Link {
 
   void send(const float* x, std::int64_t rows) override {
     Berth& berth = berths_->out[sent_ % berths_->out.size()];
-    berth.transfer.wait();
+    berth.transfer.wait(column_, "wait for the stage behind");
     backend_.download(berth.bytes.data(), x, static_cast<std::size_t>(rows * row_bytes_));
     backend_.synchronize();
     berth.transfer.start_send(berth.bytes.data(), rows * row_bytes_, stage_ + 1, kBlockTag, column_.handle());
@@ -107,7 +107,7 @@ class MpiLink final : public Link {
   }
 
   void flush() override {
-    for (Berth& berth : berths_->out) berth.transfer.wait();
+    for (Berth& berth : berths_->out) berth.transfer.wait(column_, "wait for the stage behind");
   }
 
   void all_exchange(const std::byte* send, std::span<const std::int64_t> send_start, std::byte* receive,
@@ -126,7 +126,7 @@ class MpiLink final : public Link {
       transfer.start_send(send + send_start[s], send_start[s + 1] - send_start[s], shard, kExchangeTag,
                           group_.handle());
     });
-    transfer.wait();
+    transfer.wait(group_, "wait for the other expert shards");
   }
 
   void progress() override {

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/check.hpp"
+#include "shard/operations.hpp"
 
 namespace reap {
 namespace {
@@ -100,8 +101,82 @@ TEST(Comm, ErrorsComeBackAsPeerErrors) {
     FAIL() << "accepted a root that does not exist";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::peer);
-    EXPECT_NE(std::string(error.what()).find("MPI_Bcast"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("MPI_Ibcast"), std::string::npos) << error.what();
   }
+}
+
+/// Keeps rank 0 back until every other rank waits for it in `wait`, which their hooks tell it by a message.
+void wait_for_rank_0(const Comm& comm, const std::function<void()>& wait) {
+  if (comm.rank() == 0) {
+    for (int i = 1; i < comm.size(); ++i) {
+      MPI_Recv(nullptr, 0, MPI_BYTE, MPI_ANY_SOURCE, 7, comm.handle(), MPI_STATUS_IGNORE);
+    }
+  }
+  wait();
+}
+
+void tell_rank_0(const Comm& comm) { MPI_Send(nullptr, 0, MPI_BYTE, 0, 7, comm.handle()); }
+
+TEST(Comm, AWaitCallsTheHookOfAnyCommunicatorOfItsKind) {
+  const Comm comm = world();
+  const Comm before = comm.split(0);
+  int calls = 0;
+  comm.on_wait([&] {
+    if (++calls == 1 && comm.rank() != 0) tell_rank_0(comm);
+  });
+  const Comm after = comm.split(0);
+  for (const Comm* part : {&comm, &before, &after}) {
+    calls = 0;
+    wait_for_rank_0(comm, [&] { part->all_barrier(); });
+    if (comm.rank() != 0) {
+      EXPECT_GT(calls, 0);
+    }
+  }
+  comm.on_wait({});
+  const int last = calls;
+  before.all_barrier();
+  EXPECT_EQ(calls, last);
+  EXPECT_EQ(before.seconds_waited(), comm.seconds_waited());
+  if (comm.rank() != 0) {
+    EXPECT_GT(comm.seconds_waited(), 0);
+  }
+}
+
+TEST(Comm, TheHookMayWaitAndIsNotCalledByThat) {
+  const Comm comm = world();
+  const Comm other = comm.split(0);
+  int calls = 0;
+  comm.on_wait([&] {
+    if (++calls > 1) return;
+    int polls = 0;
+    comm.wait_until([&] { return ++polls > 10; }, "wait inside a hook");
+    EXPECT_EQ(calls, 1);
+    if (comm.rank() != 0) tell_rank_0(other);
+  });
+  wait_for_rank_0(other, [&] { comm.all_barrier(); });
+  if (comm.rank() != 0) {
+    EXPECT_GE(calls, 1);
+  }
+  comm.on_wait({});
+}
+
+TEST(Comm, TheHookGivesUpAWait) {
+  const Comm comm = world();
+  comm.on_wait([] { fail(ExitCode::peer, "rank 9 is silent"); });
+  const auto forever = [&] { comm.wait_until([] { return false; }, "wait for ever"); };
+  EXPECT_THROW(forever(), Error);
+  EXPECT_THROW(forever(), Error);  // called again by the next wait
+  comm.on_wait({});
+  comm.all_barrier();
+}
+
+TEST(Comm, AWaitIsOnRecord) {
+  const Comm comm = world();
+  const std::int64_t before = operations::last().count;
+  MPI_Request none = MPI_REQUEST_NULL;
+  comm.wait(std::span(&none, 1), "wait for nothing");
+  EXPECT_EQ(operations::last().what, "wait for nothing");
+  EXPECT_EQ(operations::last().count, before + 1);
 }
 
 /// What all_try throws when `work` runs on every rank; the Error's code and text, or nothing thrown.
