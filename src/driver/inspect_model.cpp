@@ -69,49 +69,49 @@ Kind kind_of(Part part) {
   return Kind::mtp;
 }
 
-struct Holding {
+struct Amount {
   std::int64_t tensors = 0, bytes = 0, parameters = 0;
   std::set<std::string_view> dtypes;
 };
 
-std::map<Kind, Holding> holdings_of(const Checkpoint& checkpoint, const std::vector<Claim>& claims) {
-  std::map<Kind, Holding> holdings;
+std::map<Kind, Amount> amounts_of(const Checkpoint& checkpoint, const std::vector<Claim>& claims) {
+  std::map<Kind, Amount> amounts;
   for (std::size_t i = 0; i < claims.size(); ++i) {
     const Tensor& tensor = checkpoint.tensors()[i];
-    Holding& holding = holdings[kind_of(claims[i].part)];
-    ++holding.tensors;
-    holding.bytes += static_cast<std::int64_t>(tensor.bytes);
-    holding.dtypes.insert(reap::name_of(tensor.dtype));
+    Amount& amount = amounts[kind_of(claims[i].part)];
+    ++amount.tensors;
+    amount.bytes += static_cast<std::int64_t>(tensor.bytes);
+    amount.dtypes.insert(reap::name_of(tensor.dtype));
     const auto elements = tensor.bytes / size_of(tensor.dtype);
-    if (!claims[i].scale) holding.parameters += static_cast<std::int64_t>(elements);  // scales belong to their weights
+    if (!claims[i].scale) amount.parameters += static_cast<std::int64_t>(elements);  // scales belong to their weights
   }
-  return holdings;
+  return amounts;
 }
 
-std::string holding_row(std::string_view name, const Holding& h) {
+std::string amount_row(std::string_view name, const Amount& h) {
   return fmt::format("  {:<20}{:>9} {:>12} {:>16}  {}\n", name, h.tensors, readable_bytes(h.bytes), h.parameters,
                      fmt::join(h.dtypes, ", "));
 }
 
-std::string holding_table(const std::map<Kind, Holding>& holdings) {
+std::string amount_table(const std::map<Kind, Amount>& amounts) {
   std::string text =
       fmt::format("\n  {:<20}{:>9} {:>12} {:>16}  {}\n", "part", "tensors", "bytes", "parameters", "types");
-  Holding total;
-  for (const auto& [kind, holding] : holdings) {
-    text += holding_row(name_of(kind), holding);
-    total.tensors += holding.tensors;
-    total.bytes += holding.bytes;
-    total.parameters += holding.parameters;
+  Amount total;
+  for (const auto& [kind, amount] : amounts) {
+    text += amount_row(name_of(kind), amount);
+    total.tensors += amount.tensors;
+    total.bytes += amount.bytes;
+    total.parameters += amount.parameters;
   }
-  return text + holding_row("total", total);
+  return text + amount_row("total", total);
 }
 
 /// Parameters that one token meets: all but MTP modules and the experts that are not chosen.
-std::int64_t active_parameters(const std::map<Kind, Holding>& holdings, const RouterSpec& router) {
+std::int64_t active_parameters(const std::map<Kind, Amount>& amounts, const RouterSpec& router) {
   std::int64_t active = 0;
-  for (const auto& [kind, holding] : holdings) {
+  for (const auto& [kind, amount] : amounts) {
     if (kind == Kind::mtp) continue;
-    active += kind == Kind::experts ? holding.parameters / router.experts * router.top_k : holding.parameters;
+    active += kind == Kind::experts ? amount.parameters / router.experts * router.top_k : amount.parameters;
   }
   return active;
 }
@@ -136,7 +136,7 @@ std::string grid_table(const Model& model) {
 std::string inspect_model(const std::filesystem::path& directory) {
   const Checkpoint checkpoint(directory);
   const Model model = describe_model(checkpoint);
-  const std::map<Kind, Holding> holdings = holdings_of(checkpoint, claim_tensors(checkpoint, model));
+  const std::map<Kind, Amount> amounts = amounts_of(checkpoint, claim_tensors(checkpoint, model));
   const AttentionShape& attention = model.attention;
 
   std::string text = fmt::format("{}: model\n", directory.string());
@@ -152,8 +152,8 @@ std::string inspect_model(const std::filesystem::path& directory) {
                                                 attention.head_dim, attention.kv_heads));
   text += inspect_line(
       "files", fmt::format("{}, and {} beside them", checkpoint.files().size(), checkpoint.side_files().size()));
-  text += inspect_line("active parameters", fmt::format("{} per token", active_parameters(holdings, model.router)));
-  return text + holding_table(holdings) + grid_table(model);
+  text += inspect_line("active parameters", fmt::format("{} per token", active_parameters(amounts, model.router)));
+  return text + amount_table(amounts) + grid_table(model);
 }
 
 }  // namespace reap
