@@ -58,15 +58,6 @@ void all_agree_on_numerics(const Comm& world, const std::string& numerics_id) {
   }
 }
 
-std::string difference(const SaliencyInfo& a, const SaliencyInfo& b) {
-  if (a.model_digest != b.model_digest) return "another model";
-  if (a.calibration_digest != b.calibration_digest) return "other calibration samples";
-  if (a.block_tokens != b.block_tokens) return fmt::format("--block-tokens {}", a.block_tokens);
-  if (a.compute != b.compute) return fmt::format("--compute {}", a.compute);
-  if (a.numerics_id != b.numerics_id) return fmt::format("numerics '{}', not '{}'", a.numerics_id, b.numerics_id);
-  return "";
-}
-
 /// Fails now where the file could not be written after hours of computing.
 void check_writable(const std::filesystem::path& file) {
   const std::filesystem::path trial = file.string() + ".reap-trial";

@@ -1,175 +1,49 @@
 #include "driver/saliency_file.hpp"
 
-#include <algorithm>
-#include <cmath>
-#include <limits>
 #include <string_view>
+#include <vector>
 
 #include "driver/hdf5.hpp"
+#include "driver/saliency_tables.hpp"
 #include "kernels/check.hpp"
 
 namespace reap {
 namespace {
 
 constexpr std::string_view kSchema = "reap-saliency-1";
-constexpr std::int64_t kDigitEnd = std::int64_t{1} << 32;
-constexpr std::int64_t kHighDigitEnd = std::int64_t{1} << 31;  // 127 bits in all
 
-std::string digits_path(const FieldInfo& field) { return fmt::format("/fields/{}/digits", field.name); }
 std::string sums_path(const FieldInfo& field) { return fmt::format("/sums/{}", field.name); }
-
-// A table in memory keeps all sums of an expert together; a file keeps each field together.
-
-std::vector<std::int64_t> counts_of(const Saliency& saliency) {
-  std::vector<std::int64_t> counts;
-  for (std::size_t i = 0; i < saliency.sums.size(); i += kSumsPerExpert) counts.push_back(saliency.sums[i]);
-  return counts;
-}
-
-std::vector<std::int64_t> digits_of(const Saliency& saliency, Field field) {
-  std::vector<std::int64_t> digits;
-  for (std::size_t i = 0; i < saliency.sums.size(); i += kSumsPerExpert) {
-    const std::int64_t* first = saliency.sums.data() + i + digits_offset(field);
-    digits.insert(digits.end(), first, first + kDigits);
-  }
-  return digits;
-}
-
-void write_info(Hdf5Writer& file, const SaliencyInfo& info) {
-  file.attribute("schema", std::string(kSchema));
-  file.attribute("model_type", info.model_type);
-  file.attribute("model_digest", info.model_digest);
-  file.attribute("calibration_digest", info.calibration_digest);
-  file.attribute("compute", info.compute);
-  file.attribute("numerics_id", info.numerics_id);
-  file.attribute("block_tokens", info.block_tokens);
-  file.attribute("samples", info.samples);
-  file.attribute("tokens", info.tokens);
-  file.attribute("top_k", info.top_k);
-  file.attribute("domains", info.domains);
-}
-
-std::int64_t read_positive(const Hdf5Reader& file, const std::string& attribute) {
-  const std::int64_t value = file.integer(attribute);
-  if (value < 1) fail(ExitCode::bad_input, "{}: attribute \"{}\" is {}", file.file(), attribute, value);
-  return value;
-}
-
-SaliencyInfo read_info(const Hdf5Reader& file) {
-  if (!file.has_attribute("schema")) {
-    fail(ExitCode::bad_input, "{}: not a saliency file: it has no attribute \"schema\"", file.file());
-  }
-  if (const std::string schema = file.text("schema"); schema != kSchema) {
-    fail(ExitCode::bad_input, "{}: its schema is \"{}\", a saliency file has \"{}\"", file.file(), schema, kSchema);
-  }
-  SaliencyInfo info;
-  info.model_type = file.text("model_type");
-  info.model_digest = file.text("model_digest");
-  info.calibration_digest = file.text("calibration_digest");
-  info.compute = file.text("compute");
-  info.numerics_id = file.text("numerics_id");
-  info.block_tokens = read_positive(file, "block_tokens");
-  info.samples = read_positive(file, "samples");
-  info.tokens = read_positive(file, "tokens");
-  info.top_k = read_positive(file, "top_k");
-  info.domains = file.texts("domains");
-  if (info.domains.empty()) fail(ExitCode::bad_input, "{}: attribute \"domains\" is empty", file.file());
-  return info;
-}
-
-/// An empty table of the file's extents, which are checked against the file's size before anything is allocated.
-Saliency table_of(const Hdf5Reader& file, const SaliencyInfo& info) {
-  const Extents extents = file.extents<std::int64_t>("/fields/count", 3);
-  const auto groups = static_cast<std::int64_t>(info.domains.size()) * 2;
-  if (extents[0] != groups || extents[1] < 1 || extents[2] < info.top_k) {
-    fail(ExitCode::bad_input,
-         "{}: /fields/count is [{}, {}, {}]; expected {} groups (2 per domain), a layer or more, and top_k = {} "
-         "experts or "
-         "more",
-         file.file(), extents[0], extents[1], extents[2], groups, info.top_k);
-  }
-  for (const FieldInfo& field : kFields) file.extents<std::int64_t>(digits_path(field), 4);
-  return Saliency(extents[0], extents[1], extents[2]);
-}
-
-bool canonical(std::span<const std::int64_t, kDigits> digits) {
-  for (const std::int64_t digit : digits.first<kDigits - 1>()) {
-    if (digit < 0 || digit >= kDigitEnd) return false;
-  }
-  return digits.back() >= 0 && digits.back() < kHighDigitEnd;
-}
-
-void read_sums(const Hdf5Reader& file, Saliency& table) {
-  const auto counts = file.read<std::int64_t>("/fields/count", {table.groups, table.layers, table.experts});
-  for (std::size_t i = 0; i < counts.size(); ++i) table.sums[i * kSumsPerExpert] = counts[i];
-  for (const FieldInfo& field : kFields) {
-    const auto digits =
-        file.read<std::int64_t>(digits_path(field), {table.groups, table.layers, table.experts, kDigits});
-    for (std::size_t i = 0; i < counts.size(); ++i) {
-      const std::span<const std::int64_t, kDigits> from(digits.data() + i * kDigits, kDigits);
-      if (!canonical(from)) {
-        fail(ExitCode::bad_input, "{}: {}: entry {} is not in canonical form (docs/numerics.md)", file.file(),
-             digits_path(field), i);
-      }
-      std::ranges::copy(from, table.sums.data() + i * kSumsPerExpert + digits_offset(field.field));
-    }
-  }
-  table.max_abs = file.read<float>("/max_abs", {table.groups, table.layers, table.experts});
-}
-
-/// An expert without tokens has no sums, none is chosen twice for one token, and every token has top_k slots per layer.
-void check_counts(const std::string& file, const Saliency& table, const SaliencyInfo& info) {
-  for (std::int64_t layer = 0; layer < table.layers; ++layer) {
-    std::int64_t slots = 0;
-    for (std::int64_t group = 0; group < table.groups; ++group) {
-      for (std::int64_t expert = 0; expert < table.experts; ++expert) {
-        const auto cell = static_cast<std::size_t>(table.index(group, layer, expert));
-        const auto sums = std::span(table.sums).subspan(cell * kSumsPerExpert, kSumsPerExpert);
-        const float max_abs = table.max_abs[cell];
-        const bool bare = std::ranges::all_of(sums, [](std::int64_t sum) { return sum == 0; }) && max_abs == 0;
-        if (sums[0] < 0 || sums[0] > info.tokens || !(max_abs >= 0) || std::isinf(max_abs) || (sums[0] == 0 && !bare)) {
-          fail(ExitCode::bad_input,
-               "{}: group {}, layer {}, expert {}: its count is {} of {} tokens, max_abs {}: impossible", file, group,
-               layer, expert, sums[0], info.tokens, max_abs);
-        }
-        // Cannot overflow: every term is at most `tokens`, and the sum stops being of interest beyond the limit.
-        slots = std::min(slots, std::numeric_limits<std::int64_t>::max() - sums[0]) + sums[0];
-      }
-    }
-    std::int64_t expected = 0;
-    if (__builtin_mul_overflow(info.tokens, info.top_k, &expected) || slots != expected) {
-      fail(ExitCode::bad_input, "{}: layer {}: counts add up to {}, expected {} tokens x top_k {}", file, layer, slots,
-           info.tokens, info.top_k);
-    }
-  }
-}
 
 /// The convenience sums say the same as the digits; where they do not, one of them is damaged.
 void check_sums(const Hdf5Reader& file, const FieldTotals& total) {
   for (const FieldInfo& field : kFields) {
     const auto sums = file.read<double>(sums_path(field), {total.layers, total.experts});
     if (sums != total.sum[static_cast<std::size_t>(field.field)]) {
-      fail(ExitCode::bad_input, "{}: {} disagrees with {}: the file is damaged", file.file(), sums_path(field),
-           digits_path(field));
+      fail(ExitCode::bad_input, "{}: {} disagrees with /fields/{}: the file is damaged", file.file(), sums_path(field),
+           field.name);
     }
   }
 }
 
 }  // namespace
 
+std::string difference(const SaliencyInfo& a, const SaliencyInfo& b) {
+  if (a.model_digest != b.model_digest) return "another model";
+  if (a.calibration_digest != b.calibration_digest) return "other calibration samples";
+  if (a.samples != b.samples || a.tokens != b.tokens) {
+    return fmt::format("{} samples of {} tokens", a.samples, a.tokens);
+  }
+  if (a.block_tokens != b.block_tokens) return fmt::format("--block-tokens {}", a.block_tokens);
+  if (a.compute != b.compute) return fmt::format("--compute {}", a.compute);
+  if (a.numerics_id != b.numerics_id) return fmt::format("numerics '{}', not '{}'", a.numerics_id, b.numerics_id);
+  return "";
+}
+
 void write_saliency(const std::filesystem::path& path, const SaliencyInfo& info, const Saliency& saliency) {
-  const Extents extents{saliency.groups, saliency.layers, saliency.experts};
   const FieldTotals total = totals(saliency);
   Hdf5Writer file;
-  write_info(file, info);
-  file.group("/fields");
-  file.dataset<std::int64_t>("/fields/count", extents, counts_of(saliency));
-  for (const FieldInfo& field : kFields) {
-    file.group(fmt::format("/fields/{}", field.name));
-    file.dataset<std::int64_t>(digits_path(field), {extents[0], extents[1], extents[2], kDigits},
-                               digits_of(saliency, field.field));
-  }
-  file.dataset<float>("/max_abs", extents, saliency.max_abs);
+  write_info(file, kSchema, info);
+  write_tables(file, saliency);
   file.group("/sums");
   for (const FieldInfo& field : kFields) {
     file.dataset<double>(sums_path(field), {total.layers, total.experts},
@@ -180,10 +54,10 @@ void write_saliency(const std::filesystem::path& path, const SaliencyInfo& info,
 
 SaliencyFile read_saliency(const std::filesystem::path& path) {
   const Hdf5Reader file(path);
-  SaliencyFile result{read_info(file), {}};
-  result.saliency = table_of(file, result.info);
-  read_sums(file, result.saliency);
-  check_counts(file.file(), result.saliency, result.info);
+  SaliencyFile result{read_info(file, kSchema, "saliency"), {}};
+  result.saliency = read_tables(file, result.info);
+  const std::vector<std::int64_t> tokens(static_cast<std::size_t>(result.saliency.layers), result.info.tokens);
+  check_counts(file.file(), result.saliency, result.info.top_k, tokens);
   check_sums(file, totals(result.saliency));
   return result;
 }

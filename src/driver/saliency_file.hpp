@@ -29,6 +29,9 @@ struct SaliencyFile {
   Saliency saliency;
 };
 
+/// In which respect `a` is of another identity than `b`, as an option or in words; "" when it is of the same.
+std::string difference(const SaliencyInfo& a, const SaliencyInfo& b);
+
 /// Writes docs/format/saliency.md: to a temporary name, flushed, synced, renamed. The same input gives the same
 /// datasets.
 /// @throws Error(io)

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "driver/saliency_file.hpp"
+#include "driver/state_file.hpp"
 #include "shard/comm.hpp"
 #include "shard/snapshot.hpp"
 
@@ -23,24 +24,27 @@ class StateFolder {
 
   /// The newest whole generation, checksums verified before anything is taken from it; the one before where the newest
   /// is damaged (the log text says so); nothing when there is none. Its files stay open for read_hidden, also when
-  /// later commits remove them. Collective.
+  /// later commits remove them. Makes the folder, so that a place that cannot be written to is known early. Collective.
   /// @throws SharedError(bad_input) when the state is of another identity, naming the difference
   std::optional<StartingPoint> all_load(const Comm& world, std::string& log_text);
 
-  /// Commits a generation and removes all but the last two. Collective. @throws SharedError(io); what was there before
-  /// is untouched then
-  /// @param own  hidden states that this rank has
+  /// Commits a generation and removes all but this and the last good one before it. Collective.
+  /// @throws SharedError(io); what was there before is untouched then
+  /// @param snapshot  of the job; only rank 0's is looked at
+  /// @param own       hidden states that this rank has
   void all_commit(const Comm& world, const Snapshot& snapshot, const std::vector<HeldBlock>& own);
 
   /// Removes the folder's generations: the pass is complete and its result is on the disk. Collective.
+  /// @throws SharedError(io)
   void all_remove(const Comm& world);
 
  private:
+  bool fits(const State& state) const;
   std::filesystem::path folder_;
   SaliencyInfo info_;
   std::vector<Block> blocks_;
   std::int64_t hidden_, layers_;
-  std::int64_t generation_ = 0;  // of the last commit or load
+  std::int64_t generation_ = 0;  // the last good one: of the last commit or load
 };
 
 }  // namespace reap
