@@ -111,7 +111,7 @@ const std::vector<Command>& commands() {
        "Needs --model (the source) and --output (the pruned model).\n\n"
        "  mpirun -n 8 reap_dist verify --model MiniMax-M2 --output MiniMax-M2-pruned\n",
        "model output", verify},
-      {"inspect", "what a model folder, calibration, saliency or plan file holds",
+      {"inspect", "what a model folder, calibration, saliency, plan or state holds",
        "Takes any number of paths.\n\n  reap_dist inspect MiniMax-M2 calib.h5 saliency.h5 plan.json\n", "path",
        inspect_paths},
   };

@@ -11,6 +11,7 @@
 #include "driver/hdf5.hpp"
 #include "driver/inspect_parts.hpp"
 #include "driver/plan.hpp"
+#include "driver/state_file.hpp"
 #include "kernels/check.hpp"
 #include "shard/input_file.hpp"
 
@@ -32,16 +33,21 @@ struct DomainLengths {
 };
 
 std::string inspect_by_kind(const std::filesystem::path& path) {
-  if (std::filesystem::is_directory(path)) return inspect_model(path);
+  if (std::filesystem::is_directory(path))
+    return list_generations(path).empty() ? inspect_model(path) : inspect_state(path);
   const std::string head = head_of(path);
   if (head.starts_with('{')) return inspect_plan(path);
   if (head != kHdf5Signature) {
-    fail(ExitCode::bad_input, "{}: neither a model directory nor a calibration, saliency or plan file", path.string());
+    fail(ExitCode::bad_input, "{}: neither a model directory, nor a state, nor a calibration, saliency or plan file",
+         path.string());
   }
   const Hdf5Reader file(path);
   const std::string schema = file.has_attribute("schema") ? file.text("schema") : "";
   if (schema.starts_with("reap-calibration-")) return inspect_calibration(path);
   if (schema.starts_with("reap-saliency-")) return inspect_saliency(path);
+  if (schema.starts_with("reap-state-")) {
+    fail(ExitCode::bad_input, "{}: part of a state; name the folder with its generations", path.string());
+  }
   fail(ExitCode::bad_input, "{}: a HDF5 file, but of schema \"{}\": neither calibration nor saliency", path.string(),
        schema);
 }

@@ -12,6 +12,7 @@ std::string inspect_model(const std::filesystem::path& directory);
 std::string inspect_calibration(const std::filesystem::path& file);
 std::string inspect_saliency(const std::filesystem::path& file);
 std::string inspect_plan(const std::filesystem::path& file);
+std::string inspect_state(const std::filesystem::path& folder);
 
 /// "  name                value\n"
 std::string inspect_line(std::string_view name, std::string_view value);

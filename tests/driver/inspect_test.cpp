@@ -9,6 +9,7 @@
 #include "driver/expect_error.hpp"
 #include "driver/hdf5.hpp"
 #include "driver/plan.hpp"
+#include "driver/state_file.hpp"
 #include "driver/temporary_directory.hpp"
 
 namespace reap {
@@ -52,6 +53,27 @@ TEST(Inspect, Model) {
 TEST(Inspect, ParametersAddUp) {  // 6 experts of top-2: 3 matrices of 160 x 136 in each of 2 layers
   const std::string text = inspect(kData / "m2-mini-bf16");
   expect_holds(text, {fmt::format("{}", 2 * 6 * 3 * 160 * 136)});
+}
+
+/// 4 blocks of 1 token, 2 layers: one is done, one inside the model.
+TEST(Inspect, State) {
+  const TemporaryDirectory folder;
+  SaliencyInfo info{"minimax_m2", std::string(64, 'a'), std::string(32, 'b'), "bf16", "test", 1, 4, 4, 1, {"all"}};
+  State state{info, 5, {1, 1, 1, 1}, {Saliency(2, 2, 3), {2, 0, 1, 0}}, {{2, 0, 0, 1, std::string(32, 'c')}}};
+  state.snapshot.saliency.count(0, 0, 1) = 2;
+  state.snapshot.saliency.count(0, 1, 1) = 1;
+  const fs::path newest = folder / generation_name(12);
+  for (const std::int64_t generation : {11, 12}) {
+    const fs::path path = folder / generation_name(generation);
+    fs::create_directory(path);
+    write_state(path, state);
+    write_text(path / hidden_file_name(0), std::string(20, 'x'));
+  }
+  expect_holds(inspect(folder / ""), {"generation-000012", "37.5 % of the pass", "1 done, 1 inside the model, 2 not begun",
+                                      "20 B in 1 files", "bf16", "top-1"});
+  write_text(newest / "state.h5", "x");
+  EXPECT_NE(inspect(folder / "").find("not usable"), std::string::npos);
+  expect_error(ExitCode::bad_input, {"part of a state"}, [&] { inspect(folder / "generation-000011/state.h5"); });
 }
 
 TEST(Inspect, Calibration) {
