@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "driver/inspect.hpp"
+#include "driver/merge.hpp"
 #include "driver/observe.hpp"
 #include "driver/run.hpp"
 #include "driver/verify.hpp"
@@ -86,7 +87,9 @@ const std::vector<Command>& commands() {
        "calibrate, decide and prune: one calibration pass, an output for every ratio and criterion (the default)",
        "Needs --model, --calibration, --output and --ratio (or --keep). The output folder gets saliency.h5 and, for "
        "every\n"
-       "criterion and ratio, a pruned model `reap-0.25/` with its plan `reap-0.25.plan.json`.\n\n"
+       "criterion and ratio, a pruned model `reap-0.25/` with its plan `reap-0.25.plan.json`. Without --calibration "
+       "it\n"
+       "works from the file that --saliency names, for example one of merge.\n\n"
        "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n",
        "model calibration saliency output compute block-tokens pp ep dp threads cpu-isa memory-budget weights scratch "
        "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts seed max-shard-size mtp "
@@ -98,6 +101,13 @@ const std::vector<Command>& commands() {
        "model calibration saliency compute block-tokens pp ep dp threads cpu-isa memory-budget weights scratch "
        "state checkpoint-minutes overwrite",
        observe},
+      {"merge", "add saliency files of different samples, exactly, and take some out again",
+       "Needs --saliency (the file to write) and the files to add. The sum does not depend on their order; all shares "
+       "of\n"
+       "an `observe --part` give the very file of a pass over the whole calibration file.\n\n"
+       "  reap_dist merge --saliency all.h5 prose.h5 code.h5\n"
+       "  reap_dist merge --saliency prose.h5 all.h5 --subtract code.h5\n",
+       "path saliency subtract overwrite", merge},
       {"plan", "saliency file -> plan.json and a readable table; takes seconds, on any machine",
        "Needs --saliency and --ratio (or --keep); --plan names the file to write. Without --plan it only shows the "
        "table.\n\n"

@@ -25,6 +25,13 @@ std::string domain_table(const SaliencyFile& file) {
   return text;
 }
 
+std::string part_line(const CalibrationPart& part) {
+  const std::string samples = part.whole()
+                                  ? fmt::format("all {} samples", part.file_samples)
+                                  : fmt::format("samples {} to {} of {}", part.first, part.last - 1, part.file_samples);
+  return fmt::format("{}  {}, {} tokens", part.digest, samples, part.tokens);
+}
+
 std::string layer_row(const FieldTotals& total, const std::vector<double>& reap, std::int64_t layer) {
   const auto first = layer * total.experts, last = first + total.experts;
   std::vector<double> score(reap.begin() + first, reap.begin() + last);
@@ -54,6 +61,7 @@ std::string inspect_saliency(const std::filesystem::path& path) {
   std::string text = fmt::format("{}: saliency\n", path.string());
   text += inspect_line("model", fmt::format("{}, {}", info.model_type, info.model_digest));
   text += inspect_line("calibration", info.calibration_digest);
+  for (const CalibrationPart& part : info.parts) text += inspect_line("  of", part_line(part));
   text += inspect_line("compute", fmt::format("{}, blocks of {} tokens", info.compute, info.block_tokens));
   text += inspect_line("numerics", info.numerics_id);
   text += inspect_line("samples", fmt::format("{}, {} tokens", info.samples, info.tokens));

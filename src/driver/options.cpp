@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <boost/program_options.hpp>
+#include <charconv>
 #include <cmath>
 #include <fstream>
 #include <sstream>
@@ -23,6 +24,7 @@ namespace {
 struct Texts {
   std::string compute = "bf16";
   std::string cpu_isa = "auto";
+  std::string part = "1/1";
   std::string memory_budget = "0";
   std::string weights = "auto";
   std::string max_shard_size = "5GB";
@@ -35,13 +37,19 @@ po::typed_value<std::string>* path_value(std::filesystem::path& path) {
   return po::value<std::string>()->notifier([&path](const std::string& text) { path = text; });
 }
 
+po::typed_value<std::vector<std::string>>* paths_value(std::vector<std::filesystem::path>& paths) {
+  return po::value<std::vector<std::string>>()->multitoken()->notifier(
+      [&paths](const std::vector<std::string>& texts) { paths.assign(texts.begin(), texts.end()); });
+}
+
 po::options_description file_options(Options& o) {
   po::options_description group("Files");
   auto add = group.add_options();
   add("model,m", path_value(o.model), "checkpoint directory (Hugging Face layout)");
   add("calibration,c", path_value(o.calibration), "tokenised samples (HDF5, docs/format/calibration.md)");
   add("saliency,s", path_value(o.saliency),
-      "saliency file: written by observe, read by plan (docs/format/saliency.md)");
+      "saliency file: written by observe and merge, read by plan (docs/format/saliency.md)");
+  add("subtract", paths_value(o.subtract), "merge: saliency files to take out of the sum again");
   add("plan,p", path_value(o.plan), "plan.json: written by plan, read by prune (docs/format/plan.md)");
   add("output,o", path_value(o.output),
       "run: folder of all results; prune: the pruned model; verify: the model to prove");
@@ -54,6 +62,8 @@ po::options_description compute_options(Options& o, Texts& t) {
   add("compute", po::value(&t.compute)->default_value(t.compute), "type of the matrix products: bf16 or fp32");
   add("block-tokens", po::value(&o.block_tokens)->default_value(o.block_tokens),
       "tokens per block, the unit of computing; part of a run's identity");
+  add("part", po::value(&t.part)->default_value(t.part),
+      "observe: I/N does share I, from 1, of N shares of the calibration file; merge puts them together");
   add("pp", po::value(&o.grid.pp)->default_value(0), "pipeline stages; ranks = pp * ep * dp; 0 = chosen");
   add("ep", po::value(&o.grid.ep)->default_value(0), "expert shards; 0 = chosen");
   add("dp", po::value(&o.grid.dp)->default_value(0), "data replicas; 0 = chosen");
@@ -142,6 +152,18 @@ std::int64_t parse_bytes(const std::string& text, const char* option) {
   return static_cast<std::int64_t>(std::llround(number * found->second));
 }
 
+/// "2/8" -> share 2 of 8.
+PartChoice parse_part(const std::string& text) {
+  PartChoice part{0, 0};
+  const char* const end = text.data() + text.size();
+  const auto index = std::from_chars(text.data(), end, part.index);
+  if (index.ec == std::errc() && index.ptr != end && *index.ptr == '/') {
+    const auto count = std::from_chars(index.ptr + 1, end, part.count);
+    if (count.ec == std::errc() && count.ptr == end && 1 <= part.index && part.index <= part.count) return part;
+  }
+  fail(ExitCode::usage, "--part {}: not a share; write I/N, with I from 1 to N", text);
+}
+
 template <class T>
 T one_of(const std::string& text, const char* option, const std::vector<std::pair<std::string, T>>& choices) {
   std::string names;
@@ -160,6 +182,7 @@ void apply_texts(Options& o, const Texts& t) {
                               {"avx512", CpuIsa::avx512},
                               {"avx512_bf16", CpuIsa::avx512_bf16},
                               {"amx", CpuIsa::amx}});
+  o.part = parse_part(t.part);
   o.write.mtp = one_of<Mtp>(t.mtp, "mtp", {{"drop", Mtp::drop}, {"keep", Mtp::keep}});
   o.write.max_shard_bytes = parse_bytes(t.max_shard_size, "max-shard-size");
   o.memory_budget = parse_bytes(t.memory_budget, "memory-budget");
@@ -297,7 +320,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   } catch (const po::error& e) {
     fail(ExitCode::usage, "{}; reap_dist --help lists the options", e.what());
   }
-  if (!positional.empty() && o.command != "inspect") {
+  if (!positional.empty() && !command->takes.starts_with("path")) {
     fail(ExitCode::usage, "unexpected word '{}' after the options of {}", positional[0], o.command);
   }
   o.paths.assign(positional.begin(), positional.end());

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "driver/calibration_parts.hpp"
 #include "driver/plan.hpp"
 #include "driver/write_checkpoint.hpp"
 #include "kernels/backend.hpp"
@@ -23,11 +24,13 @@ struct Options {
   std::filesystem::path saliency;
   std::filesystem::path plan;
   std::filesystem::path output;
-  std::vector<std::filesystem::path> paths;  // of inspect
+  std::vector<std::filesystem::path> paths;     // of inspect and merge
+  std::vector<std::filesystem::path> subtract;  // of merge
 
   // Computing
   Compute compute = Compute::bf16;
   std::int64_t block_tokens = 4096;
+  PartChoice part;  // of the calibration file
   Grid grid;        // 0 = chosen
   int threads = 0;  // per rank; 0 = cores of the node / ranks on it
   CpuIsa cpu_isa = CpuIsa::automatic;

@@ -57,6 +57,31 @@ void all_check_outputs(Job& job, const std::vector<Variant>& all) {
   });
 }
 
+/// A saliency file of this model that is there already, of whatever samples.
+SaliencyFile all_given_saliency(Job& job, const Source& source) {
+  const fs::path& file = job.options.saliency;
+  SaliencyFile given;
+  job.world.all_try([&] {
+    if (file.empty()) {
+      fail(ExitCode::usage,
+           "--calibration is missing: the tokenised samples (HDF5); or --saliency: a file that exists");
+    }
+    given = read_saliency(file);
+    if (given.info.model_digest == source.digest) return;
+    fail(ExitCode::bad_input, "{}: it is of another model (digest {}, this one {})", file.string(),
+         given.info.model_digest, source.digest);
+  });
+  job.log.info(
+      fmt::format("{}: {} samples, {} tokens, used as they are", file.string(), given.info.samples, given.info.tokens));
+  return given;
+}
+
+SaliencyFile all_saliency(Job& job, const Source& source) {
+  const Options& o = job.options;
+  if (o.calibration.empty()) return all_given_saliency(job, source);
+  return all_observe_job(job, source, o.saliency.empty() ? o.output / "saliency.h5" : o.saliency);
+}
+
 /// Rank 0 decides; every rank works from the same text.
 Plan all_decide(const Comm& world, const SaliencyFile& saliency, const PlanRequest& request, const fs::path& file) {
   std::string text;
@@ -118,8 +143,7 @@ void run(Job& job) {
     const RouterSpec& router = source.model.router;
     for (const Variant& v : all) kept_experts(v.request, router.experts, router.top_k);  // before hours of computing
   });
-  const SaliencyFile saliency =
-      all_observe_job(job, source, o.saliency.empty() ? o.output / "saliency.h5" : o.saliency);
+  const SaliencyFile saliency = all_saliency(job, source);
   for (const Variant& v : all) {
     const Plan plan = all_decide(job.world, saliency, v.request, o.output / (v.name + ".plan.json"));
     job.log.info(fmt::format("plan {}: {} of {} experts stay in each of {} layers", v.name, plan.kept, plan.experts,

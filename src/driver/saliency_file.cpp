@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "driver/hdf5.hpp"
+#include "driver/saliency_parts.hpp"
 #include "driver/saliency_tables.hpp"
 #include "kernels/check.hpp"
 
@@ -40,15 +41,20 @@ std::string difference(const SaliencyInfo& a, const SaliencyInfo& b) {
 }
 
 void write_saliency(const std::filesystem::path& path, const SaliencyInfo& info, const Saliency& saliency) {
-  const FieldTotals total = totals(saliency);
+  write_saliency(path, SaliencyFile{info, saliency});
+}
+
+void write_saliency(const std::filesystem::path& path, const SaliencyFile& saliency) {
+  const FieldTotals total = totals(saliency.saliency);
   Hdf5Writer file;
-  write_info(file, kSchema, info);
-  write_tables(file, saliency);
+  write_info(file, kSchema, saliency.info);
+  write_tables(file, saliency.saliency);
   file.group("/sums");
   for (const FieldInfo& field : kFields) {
     file.dataset<double>(sums_path(field), {total.layers, total.experts},
                          total.sum[static_cast<std::size_t>(field.field)]);
   }
+  write_parts(file, saliency);
   file.save(path);
 }
 
@@ -59,6 +65,7 @@ SaliencyFile read_saliency(const std::filesystem::path& path) {
   const std::vector<std::int64_t> tokens(static_cast<std::size_t>(result.saliency.layers), result.info.tokens);
   check_counts(file.file(), result.saliency, result.info.top_k, tokens);
   check_sums(file, totals(result.saliency));
+  read_parts(file, result);
   return result;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "driver/calibration_parts.hpp"
 #include "shard/saliency.hpp"
 
 namespace reap {
@@ -14,7 +15,7 @@ namespace reap {
 struct SaliencyInfo {
   std::string model_type;
   std::string model_digest;        // sha-256 hex, see model_digest()
-  std::string calibration_digest;  // xxh3-128 hex
+  std::string calibration_digest;  // xxh3-128 hex; of the parts, see digest_of()
   std::string compute;             // "fp32" or "bf16"
   std::string numerics_id;
   std::int64_t block_tokens = 0;
@@ -22,11 +23,15 @@ struct SaliencyInfo {
   std::int64_t tokens = 0;
   std::int64_t top_k = 0;
   std::vector<std::string> domains;  // groups = domains * 2
+  /// Of what samples the sums are, in order; empty when of one whole calibration file, the ordinary case.
+  std::vector<CalibrationPart> parts = {};
 };
 
 struct SaliencyFile {
   SaliencyInfo info;
   Saliency saliency;
+  /// Per part [groups, layers, experts], because a maximum cannot be subtracted; empty unless there are several parts.
+  std::vector<std::vector<float>> part_max_abs = {};
 };
 
 /// In which respect `a` is of another identity than `b`, as an option or in words; "" when it is of the same.
@@ -35,6 +40,8 @@ std::string difference(const SaliencyInfo& a, const SaliencyInfo& b);
 /// Writes docs/format/saliency.md: to a temporary name, flushed, synced, renamed. The same input gives the same
 /// datasets.
 /// @throws Error(io)
+void write_saliency(const std::filesystem::path& file, const SaliencyFile& saliency);
+/// The same for what one pass has observed: at most one part.
 void write_saliency(const std::filesystem::path& file, const SaliencyInfo& info, const Saliency& saliency);
 
 /// Reads and checks a saliency file: schema, shapes, canonical digits, conservation of counts.

@@ -95,6 +95,15 @@ TEST(Options, RefusesWhatCannotBeMeant) {
   EXPECT_NE(refusal({"--config", "/nonexistent.ini"}).find("cannot be opened"), std::string::npos);
 }
 
+TEST(Options, MergeTakesFilesToAddAndToSubtract) {
+  using Paths = std::vector<std::filesystem::path>;
+  const Options o = parsed({"merge", "--saliency", "out.h5", "a.h5", "b c.h5", "--subtract", "d.h5", "e.h5"});
+  EXPECT_EQ(o.saliency, "out.h5");
+  EXPECT_EQ(o.paths, (Paths{"a.h5", "b c.h5"}));
+  EXPECT_EQ(o.subtract, (Paths{"d.h5", "e.h5"}));
+  EXPECT_NE(refusal({"plan", "a.h5"}).find("unexpected word"), std::string::npos);
+}
+
 TEST(Options, CommandLineWinsOverIniFile) {
   const IniFile ini("model = from-ini\nratio = 0.1\nratio = 0.2\nblock-tokens = 512\npreserve-super-experts = true\n");
   const Options o = parsed({"run", "--config", ini.path(), "--model", "from line"});
