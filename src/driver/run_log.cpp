@@ -1,25 +1,15 @@
 #include "driver/run_log.hpp"
 
 #include <fmt/chrono.h>
-#include <unistd.h>
 
-#include <array>
 #include <ctime>
 
 #include "driver/atomic_file.hpp"
 #include "driver/version.hpp"
+#include "shard/host_name.hpp"
 #include "shard/json.hpp"
 
 namespace reap {
-namespace {
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
-}
-
-}  // namespace
-
 void all_write_run_log(Job& job, const std::filesystem::path& file) {
   const std::vector<std::string> hosts = job.world.all_gather(host_name());
   job.world.all_try([&] {

@@ -17,6 +17,7 @@
 #include <mutex>
 
 #include "kernels/check.hpp"
+#include "shard/host_name.hpp"
 
 namespace reap::operations {
 namespace {
@@ -187,12 +188,10 @@ char* map_file(const std::filesystem::path& file, const char* bytes) {
 
 void Record::keep_in(const std::filesystem::path& file) {
   const std::lock_guard lock(mutex_);
-  std::array<char, 256> host{};
-  if (gethostname(host.data(), host.size() - 1) != 0) host = {"unknown"};
   Line head;
   head.put(kCount, 0, '0');
   head.put({kDate.begin, kLineBytes - 1 - kDate.begin},
-           fmt::format("{}, host {}, process {}", file.stem().string(), host.data(), getpid()));
+           fmt::format("{}, host {}, process {}", file.stem().string(), host_name(), getpid()));
   std::memcpy(lines_, head.data(), kLineBytes);
   char* const mapped = map_file(file, lines_);
   if (memory_ == nullptr) ::munmap(lines_, kRecordBytes);
@@ -218,7 +217,9 @@ std::string text_of(const Place& place) {
   std::string text = place.phase;
   if (place.layer >= 0) text += fmt::format(", layer {}", place.layer);
   if (place.block >= 0) text += fmt::format(", block {}", place.block);
-  return text + fmt::format(": {}, {:.1f} s ago", place.what, place.seconds_ago);
+  text += ": " + place.what;
+  if (place.seconds_ago >= 0) text += fmt::format(", {:.1f} s ago", place.seconds_ago);
+  return text;
 }
 
 void keep_in(const std::filesystem::path& file) { record().keep_in(file); }
@@ -235,8 +236,7 @@ std::optional<Place> last_in(const std::filesystem::path& file) {
             std::string(field(line, kPhase)),
             std::string(field(line, kWhat)),
             number(field(line, kLayer)),
-            number(field(line, kBlock)),
-            0};
+            number(field(line, kBlock))};
   }
   if (last.count == 0) return std::nullopt;
   return last;

@@ -20,7 +20,7 @@ struct Place {
   std::string phase;                    // "load", "observe", "write", ...
   std::string what;                     // "attention", "wait for the stage before", ...
   std::int64_t layer = -1, block = -1;  // -1 = not said
-  double seconds_ago = 0;               // since the last note or move
+  double seconds_ago = -1;              // since the last note or move; -1 = not known
 };
 /// "observe, layer 17, block 123: wait for the stage before, 12.3 s ago"
 std::string text_of(const Place& place);
