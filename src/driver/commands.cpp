@@ -91,14 +91,14 @@ const std::vector<Command>& commands() {
        "it\n"
        "works from the file that --saliency names, for example one of merge.\n\n"
        "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n",
-       "model calibration saliency output compute block-tokens pp ep dp threads cpu-isa memory-budget weights scratch "
+       "model calibration saliency output compute block-tokens pp ep dp threads cpu-isa memory-budget weights machine scratch "
        "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts seed max-shard-size mtp "
        "overwrite verify",
        run},
       {"observe", "the calibration pass alone: model + calibration -> saliency file",
        "Needs --model, --calibration and --saliency. The file serves any number of later plans.\n\n"
        "  mpirun -n 8 reap_dist observe --model MiniMax-M2 --calibration calib.h5 --saliency saliency.h5\n",
-       "model calibration saliency compute block-tokens pp ep dp threads cpu-isa memory-budget weights scratch "
+       "model calibration saliency compute block-tokens pp ep dp threads cpu-isa memory-budget weights machine scratch "
        "state checkpoint-minutes overwrite",
        observe},
       {"merge", "add saliency files of different samples, exactly, and take some out again",

@@ -7,6 +7,7 @@
 
 #include "driver/atomic_file.hpp"
 #include "driver/calibration.hpp"
+#include "driver/pass_setup.hpp"
 #include "driver/resources.hpp"
 #include "kernels/check.hpp"
 #include "shard/pipeline.hpp"
@@ -24,25 +25,6 @@ Calibration all_open_calibration(Job& job, const Model& model) {
   });
   calibration.digest = job.world.all_broadcast(0, calibration.digest);
   return calibration;
-}
-
-/// Floating point operations of the forward pass per token: products of the projections, the routed experts and the
-/// router, and attention over the mean context.
-double flops_per_token(const Model& m, const Samples& samples) {
-  double pairs = 0;  // (query, key) pairs
-  for (std::int64_t s = 0; s < samples.samples(); ++s) {
-    const auto i = static_cast<std::size_t>(s);
-    const auto length = static_cast<double>(samples.offsets[i + 1] - samples.offsets[i]);
-    pairs += length * (length + 1) / 2;
-  }
-  const auto hidden = static_cast<double>(m.hidden);
-  const auto q = static_cast<double>(m.attention.heads * m.attention.head_dim);
-  const auto kv = static_cast<double>(m.attention.kv_heads * m.attention.head_dim);
-  const double projections = 2 * hidden * (2 * q + 2 * kv);
-  const double attention = 4 * q * pairs / static_cast<double>(samples.tokens());
-  const double experts = 6.0 * static_cast<double>(m.router.top_k * m.expert.inner) * hidden;
-  const double router = 2 * hidden * static_cast<double>(m.router.experts);
-  return static_cast<double>(m.layers) * (projections + attention + experts + router);
 }
 
 /// One build on one kind of device: ranks that would compute other bits are refused.
@@ -99,17 +81,17 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
   const Model& model = source.model;
   Calibration calibration = all_open_calibration(job, model);
   const Samples& samples = calibration.samples;
-  const std::vector<Block> blocks = make_blocks(samples.offsets, o.block_tokens);
 
   const Resources resources = all_find_resources(job.world, job.log);
+  const PassSetup setup = all_set_up(job.world, o, samples, resources);
+  const std::vector<Block>& blocks = setup.work.blocks;
+  Candidate chosen;
   Placement placement;
   std::unique_ptr<Backend> backend;
   const int threads = o.threads > 0 ? o.threads : resources.threads;
   job.world.all_try([&] {
-    const std::int64_t memory = o.memory_budget > 0 ? o.memory_budget : resources.memory_bytes;
-    Workload work{static_cast<std::int64_t>(blocks.size()), 0, samples.groups(), o.compute};
-    for (const Block& block : blocks) work.max_rows = std::max(work.max_rows, block.rows());
-    placement = place(model, choose_grid(model, job.world.size(), o.grid, work, memory), job.world.rank());
+    chosen = choose_candidate(setup.task(model, job.world.size(), o));
+    placement = place(model, chosen.grid, job.world.rank());
     backend = make_cpu_backend(o.compute, threads, o.cpu_isa);
   });
   all_agree_on_numerics(job.world, backend->numerics_id());
@@ -137,7 +119,8 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
     job.progress.advance(bytes);
     if (layers_loaded < placement.layers.size()) return;
     job.progress.end();
-    job.progress.begin("observe", "tokens", samples.tokens(), own, flops_per_token(model, samples));
+    job.progress.begin("observe", "tokens", samples.tokens(), own,
+                       static_cast<double>(model.layers) * layer_flops_per_token(model, setup.work.mean_context));
   };
   events.block_done = [&](const Block& block) { job.progress.advance(block.rows(), 1); };
   SaliencyFile result{info,

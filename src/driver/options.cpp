@@ -75,6 +75,9 @@ po::options_description compute_options(Options& o, Texts& t) {
   add("weights", po::value(&t.weights)->default_value(t.weights),
       "resident: all layers of a rank at once; stream: one at a time, the next read meanwhile; auto: resident when "
       "they fit");
+  add("machine", po::value(&o.machine)->multitoken(),
+      "what the choice of the grid goes by, any of: a kind (cpu, h200, h100, a100), a JSON file, key=value "
+      "(docs/estimate.md)");
   add("scratch", path_value(o.scratch),
       "folder on a local disk for hidden states when weights are streamed; without it they stay in memory");
   return group;

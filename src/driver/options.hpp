@@ -36,6 +36,7 @@ struct Options {
   CpuIsa cpu_isa = CpuIsa::automatic;
   std::int64_t memory_budget = 0;  // bytes per rank; 0 = memory of the node / ranks on it
   WeightsMode weights = WeightsMode::automatic;
+  std::vector<std::string> machine;  // words of describe_machine()
   std::filesystem::path scratch;  // folder for the hidden states of a wave; empty = in memory
 
   // Going on after an interruption

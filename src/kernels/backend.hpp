@@ -170,6 +170,13 @@ enum class CpuIsa : std::uint8_t { automatic, avx2, avx512, avx512_bf16, amx };
 /// "avx2", "avx512", "avx512_bf16", "amx", "auto".
 std::string_view name_of(CpuIsa isa);
 
+/// Settles, once per process, the instruction set that every CPU backend computes with. oneDNN is bound to it, so it
+/// has to be called before any other use of oneDNN.
+/// @return the instruction set: `wanted`, or with `automatic` the newest that the machine and ONEDNN_MAX_CPU_ISA allow
+/// @throws Error(usage) when the machine lacks `wanted` or another one was settled before,
+///         Error(bad_input) when the machine lacks even AVX2
+CpuIsa settle_isa(CpuIsa wanted);
+
 /// The CPU backend: matrix products by oneDNN, the rest vectorised loops.
 /// @param threads  OpenMP threads of this rank, at least 1
 /// @throws Error(usage) when the machine lacks `isa`, Error(bad_input) when it lacks even AVX2

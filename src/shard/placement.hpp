@@ -49,28 +49,22 @@ struct Holding {
 Range expert_range(std::int64_t experts, int ep, int shard);
 Range layer_range(std::int64_t layers, int pp, int stage);
 
-/// What a calibration pass is over, as far as places and memory depend on it.
-struct Workload {
-  std::int64_t blocks = 0;    // the most columns that have work
-  std::int64_t max_rows = 0;  // of the longest block
-  std::int64_t groups = 0;    // of samples
-  Compute compute = Compute::bf16;
-};
+/// Every grid of exactly `ranks` ranks, as asked, in which each rank has layers, experts and blocks; preferred() ones
+/// first.
+std::vector<Grid> usable_grids(const Model& model, int ranks, const Grid& asked, std::int64_t blocks);
+/// The same. @throws Error(usage) when there is none, listing the grids that can be used
+std::vector<Grid> grids_or_fail(const Model& model, int ranks, const Grid& asked, std::int64_t blocks);
 
-/// Completes a partly given grid for `ranks` ranks: what is not asked for is chosen so that weights and working memory
-/// fit `memory_bytes` per rank (0 = unknown) with as little communication as possible (replicas first, then stages,
-/// then expert shards).
-/// @throws Error(usage) when the ranks cannot be used, listing the grids that can
-Grid choose_grid(const Model& model, int ranks, const Grid& asked, const Workload& work, std::int64_t memory_bytes);
+/// Whether `a` is to be taken before `b` where nothing else decides: more replicas, which need no traffic at all, then
+/// more stages, whose traffic is one hand-over per block.
+bool preferred(const Grid& a, const Grid& b);
+
+std::string text_of(const Grid& grid);
 
 /// The place of `rank` in the grid.
 Placement place(const Model& model, const Grid& grid, int rank);
 
 /// Bytes of weights that a rank of this grid holds at most: as stored, but F32 as bf16 where it is computed in that.
 std::int64_t weight_bytes_per_rank(const Model& model, const Grid& grid, Compute compute);
-
-/// Bytes that a rank of this grid needs besides: the forward pass of the longest block, blocks on their way between
-/// stages, rows on theirs between expert shards (if the router spreads them evenly), and the tables of sums.
-std::int64_t working_bytes_per_rank(const Model& model, const Grid& grid, const Workload& work);
 
 }  // namespace reap

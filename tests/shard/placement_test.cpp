@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <functional>
+
 #include "kernels/error.hpp"
-#include "kernels/fields.hpp"
 
 namespace reap {
 namespace {
@@ -111,109 +113,47 @@ TEST(Placement, BytesCountF32WeightsAsComputed) {
             7 * (layer + 2 * 192 + 10 * kExpertBytes) + 2 * kEmbeddingBytes);
 }
 
-TEST(Placement, WorkingBytesFollowRowsAndGrid) {
-  const Model model = small_model();
-  const auto bytes = [&](const Grid& grid, std::int64_t rows, Compute compute) {
-    return working_bytes_per_rank(model, grid, {.max_rows = rows, .compute = compute});
-  };
-  // Widths: hidden 8, q 8, k and v 4 each, 10 logits, 2 slots a row with inner 6. fp32 per row: 4 of hidden, 2 of
-  // q, k and v, 1 of q, the logits, 3 indices; per slot: 3 values, 7 indices, inner, output.
-  constexpr std::int64_t kRow = 4 * (4 * 8 + 2 * 16 + 8 + 10 + 3);
-  constexpr std::int64_t kSlot = 4 * (3 + 7 + 6 + 8);
-  EXPECT_EQ(bytes({1, 1, 1}, 1, Compute::fp32), kRow + 2 * kSlot);
-  EXPECT_EQ(bytes({1, 1, 1}, 100, Compute::fp32), 100 * (kRow + 2 * kSlot));
-  EXPECT_EQ(bytes({1, 1, 9}, 1, Compute::fp32), kRow + 2 * kSlot);
-  // Half of: 2 of hidden, 1 of q, k and v, 1 of q; and of each slot's output.
-  EXPECT_EQ(bytes({1, 1, 1}, 1, Compute::bf16), kRow + 2 * kSlot - 2 * (2 * 8 + 16 + 8 + 2 * 8));
-  EXPECT_EQ(bytes({2, 1, 1}, 1, Compute::fp32), kRow + 2 * kSlot + 2 * 4 * 8);
-  EXPECT_EQ(bytes({3, 1, 1}, 1, Compute::fp32), kRow + 2 * kSlot + 4 * 4 * 8);
-  // Three shards: rows of 2 more, indices of as many more, an output (of 8 and 2 values) again, 2 x 2 in messages.
-  EXPECT_EQ(bytes({1, 3, 1}, 1, Compute::fp32), kRow + 2 * kSlot + 4 * (2 * 8 + 2 * (2 * 7 + 10) + 4 * 10));
-  // Tables of 7 own layers and of all 7, 10 experts, 4 groups: they do not depend on rows.
-  EXPECT_EQ(working_bytes_per_rank(model, {1, 1, 1}, {.groups = 4}), 14 * 10 * 4 * (8 * kSumsPerExpert + 4));
+/// The grids as (pp, ep, dp).
+std::vector<std::array<int, 3>> usable(int ranks, const Grid& asked, std::int64_t blocks) {
+  std::vector<std::array<int, 3>> result;
+  for (const Grid& grid : usable_grids(small_model(), ranks, asked, blocks)) {
+    result.push_back({grid.pp, grid.ep, grid.dp});
+  }
+  return result;
 }
 
-TEST(ChooseGrid, PrefersReplicasThenStagesThenShards) {
-  const Model model = small_model();
-  const auto chosen = [&](int ranks, const Grid& asked, std::int64_t blocks, std::int64_t memory) {
-    const Grid grid = choose_grid(model, ranks, asked, {.blocks = blocks}, memory);
-    return std::array{grid.pp, grid.ep, grid.dp};
-  };
-  EXPECT_EQ(chosen(1, {}, 1, 0), (std::array{1, 1, 1}));
-  EXPECT_EQ(chosen(4, {}, kManyBlocks, 0), (std::array{1, 1, 4}));
-  EXPECT_EQ(chosen(4, {}, 2, 0), (std::array{2, 1, 2}));  // two blocks cannot feed four columns
-  EXPECT_EQ(chosen(4, {}, 1, 0), (std::array{4, 1, 1}));
-  EXPECT_EQ(chosen(8, {}, 4, 0), (std::array{2, 1, 4}));
-
-  const std::int64_t whole = weight_bytes(model, {1, 1, 1});
-  EXPECT_EQ(chosen(4, {}, kManyBlocks, whole), (std::array{1, 1, 4}));
-  EXPECT_EQ(chosen(4, {}, kManyBlocks, whole - 1), (std::array{2, 1, 2}));
-  const std::int64_t quarter = weight_bytes(model, {4, 1, 1});
-  EXPECT_EQ(chosen(4, {}, kManyBlocks, quarter), (std::array{4, 1, 1}));
-  EXPECT_EQ(chosen(70, {}, kManyBlocks, weight_bytes(model, {7, 10, 1})), (std::array{7, 10, 1}));
+TEST(UsableGrids, ReplicasThenStagesThenShards) {
+  using Grids = std::vector<std::array<int, 3>>;
+  EXPECT_EQ(usable(1, {}, 1), (Grids{{1, 1, 1}}));
+  EXPECT_EQ(usable(4, {}, kManyBlocks), (Grids{{1, 1, 4}, {2, 1, 2}, {1, 2, 2}, {4, 1, 1}, {2, 2, 1}, {1, 4, 1}}));
+  EXPECT_EQ(usable(4, {}, 2), (Grids{{2, 1, 2}, {4, 1, 1}, {2, 2, 1}})) << "two blocks cannot feed four columns";
+  EXPECT_EQ(usable(4, {}, 1), (Grids{{4, 1, 1}}));
+  EXPECT_EQ(usable(8, {}, 8),
+            (Grids{{1, 1, 8}, {2, 1, 4}, {1, 2, 4}, {4, 1, 2}, {2, 2, 2}, {1, 4, 2}, {4, 2, 1}, {2, 4, 1}, {1, 8, 1}}))
+      << "never more stages than layers";
 }
 
-TEST(ChooseGrid, KeepsWhatIsAsked) {
-  const Model model = small_model();
-  const auto chosen = [&](int ranks, const Grid& asked) {
-    const Grid grid = choose_grid(model, ranks, asked, {.blocks = kManyBlocks}, 0);
-    return std::array{grid.pp, grid.ep, grid.dp};
-  };
-  EXPECT_EQ(chosen(4, {2, 2, 1}), (std::array{2, 2, 1}));
-  EXPECT_EQ(chosen(4, {.pp = 2}), (std::array{2, 1, 2}));
-  EXPECT_EQ(chosen(4, {.ep = 4}), (std::array{1, 4, 1}));
-  EXPECT_EQ(chosen(4, {.dp = 1}), (std::array{4, 1, 1}));
-  EXPECT_EQ(chosen(12, {.ep = 2, .dp = 2}), (std::array{3, 2, 2}));
+TEST(UsableGrids, KeepWhatIsAsked) {
+  using Grids = std::vector<std::array<int, 3>>;
+  EXPECT_EQ(usable(4, {2, 2, 1}, kManyBlocks), (Grids{{2, 2, 1}}));
+  EXPECT_EQ(usable(4, {.pp = 2}, kManyBlocks), (Grids{{2, 1, 2}, {2, 2, 1}}));
+  EXPECT_EQ(usable(12, {.ep = 2, .dp = 2}, kManyBlocks), (Grids{{3, 2, 2}}));
+  EXPECT_TRUE(usable(4, {.pp = 3}, kManyBlocks).empty());
 }
 
-TEST(ChooseGrid, SaysWhichGridsArePossible) {
+TEST(UsableGrids, SaysWhichGridsArePossible) {
   const Model model = small_model();
-  std::string text = usage_error([&] { choose_grid(model, 4, {.pp = 3}, {.blocks = kManyBlocks}, 0); });
+  std::string text = usage_error([&] { grids_or_fail(model, 4, {.pp = 3}, kManyBlocks); });
   EXPECT_NE(text.find("no grid of 4 ranks has --pp 3"), std::string::npos) << text;
   EXPECT_NE(text.find("pp=1 ep=1 dp=4, pp=2 ep=1 dp=2"), std::string::npos) << text;
 
-  text = usage_error([&] { choose_grid(model, 8, {.pp = 8}, {.blocks = kManyBlocks}, 0); });  // 7 layers only
+  text = usage_error([&] { grids_or_fail(model, 8, {.pp = 8}, kManyBlocks); });  // 7 layers only
   EXPECT_NE(text.find("at most the 7 layers"), std::string::npos) << text;
 
   // 11 is prime, above layers and experts, and there are 5 blocks: only fewer ranks help.
-  text = usage_error([&] { choose_grid(model, 11, {}, {.blocks = 5}, 0); });
+  text = usage_error([&] { grids_or_fail(model, 11, {}, 5); });
   EXPECT_NE(text.find("11 ranks cannot be used"), std::string::npos) << text;
   EXPECT_NE(text.find("use 10 ranks"), std::string::npos) << text;
-}
-
-TEST(ChooseGrid, SaysWhatTheBestGridsNeed) {
-  const Model model = small_model();
-  const std::int64_t enough = weight_bytes(model, {3, 1, 1});
-  const std::string text = usage_error([&] { choose_grid(model, 2, {}, {.blocks = kManyBlocks}, enough); });
-  EXPECT_NE(text.find("do not fit 2 ranks"), std::string::npos) << text;
-  const std::string best = "pp=2 ep=1 dp=1 needs " + std::to_string(weight_bytes(model, {2, 1, 1}));
-  EXPECT_NE(text.find(best), std::string::npos) << text;
-  EXPECT_NE(text.find("3 ranks would fit"), std::string::npos) << text;
-
-  EXPECT_EQ(text.find("--block-tokens"), std::string::npos) << text;
-
-  const std::string never = usage_error([&] { choose_grid(model, 2, {}, {.blocks = kManyBlocks}, 100); });
-  EXPECT_NE(never.find("no number of ranks would fit"), std::string::npos) << never;
-}
-
-TEST(ChooseGrid, CountsWorkingMemory) {
-  const Model model = small_model();
-  const Workload work{.blocks = kManyBlocks, .max_rows = 1000, .compute = Compute::fp32};
-  const auto needed = [&](const Grid& grid) {
-    return weight_bytes_per_rank(model, grid, work.compute) + working_bytes_per_rank(model, grid, work);
-  };
-  const std::int64_t whole = needed({1, 1, 1});
-  EXPECT_EQ(choose_grid(model, 2, {}, work, whole).dp, 2);
-  // Stages and shards take from the weights, but add more than that to the work.
-  ASSERT_GT(needed({2, 1, 1}), whole);
-  ASSERT_GT(needed({1, 2, 1}), whole);
-  const std::string text = usage_error([&] { choose_grid(model, 2, {}, work, whole - 1); });
-  EXPECT_NE(text.find(std::to_string(weight_bytes_per_rank(model, {1, 1, 1}, work.compute)) + " bytes"),
-            std::string::npos)
-      << text;
-  EXPECT_NE(text.find(std::to_string(working_bytes_per_rank(model, {1, 1, 1}, work)) + " bytes"), std::string::npos)
-      << text;
-  EXPECT_NE(text.find("a smaller --block-tokens or shorter samples"), std::string::npos) << text;
 }
 
 }  // namespace

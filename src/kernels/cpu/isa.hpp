@@ -4,13 +4,6 @@
 
 namespace reap {
 
-/// Settles, once per process, the instruction set that every CPU backend computes with. oneDNN is bound to it, so it
-/// has to be called before any other use of oneDNN.
-/// @return the instruction set: `wanted`, or with `automatic` the newest that the machine and ONEDNN_MAX_CPU_ISA allow
-/// @throws Error(usage) when the machine lacks `wanted` or another one was settled before,
-///         Error(bad_input) when the machine lacks even AVX2
-CpuIsa settle_isa(CpuIsa wanted);
-
 /// The type that bf16 products run in: bf16 where the processor multiplies it, else f32 with operands rounded to bf16.
 DType bf16_product_dtype(CpuIsa isa);
 

@@ -1,0 +1,141 @@
+#include "shard/footprint.hpp"
+
+#include <algorithm>
+
+#include "kernels/cpu_footprint.hpp"
+#include "kernels/fields.hpp"
+#include "kernels/round_up.hpp"
+
+namespace reap {
+namespace {
+
+/// Every sum below is of one rank. Names and orders are those of the code that allocates.
+class Arithmetic {
+ public:
+  Arithmetic(const Model& model, const Grid& grid, const Workload& work)
+      : model_{model},
+        grid_{grid},
+        work_{work},
+        backend_{work.compute, work.isa, work.threads},
+        stored_{model.fp8                         ? DType::f8_e4m3
+                : model.weight_element_bytes == 4 ? DType::f32
+                                                  : DType::bf16},
+        act_{static_cast<std::int64_t>(size_of(activation_dtype(work.compute)))},
+        hidden_{model.hidden},
+        q_{model.attention.heads * model.attention.head_dim},
+        kv_{model.attention.kv_heads * model.attention.head_dim},
+        top_k_{model.router.top_k},
+        rows_{work.max_rows()} {}
+
+  /// LayerWeights without its experts.
+  std::int64_t dense() const {
+    const std::int64_t floats = 2 * hidden_ + q_ + kv_ + model_.router.experts;  // norms, the router's bias
+    return 2 * weight(kv_, hidden_) + weight(q_, hidden_) + weight(hidden_, q_) +
+           backend_.weight(DType::f32, model_.router.experts, hidden_, Compute::fp32) + 4 * floats;
+  }
+
+  std::int64_t expert() const {
+    return 2 * weight(model_.expert.inner, hidden_) + weight(hidden_, model_.expert.inner);
+  }
+
+  std::int64_t layer() const { return dense() + ceil_div(model_.router.experts, grid_.ep) * expert(); }
+
+  std::int64_t embedding() const { return model_.embedding_element_bytes * model_.vocab * hidden_; }
+
+  /// layer.cpp: a tensor as the file has it. The router's is f32 in the widest case.
+  std::int64_t largest_tensor() const {
+    const std::int64_t element = model_.fp8 ? 1 : model_.weight_element_bytes;
+    return std::max(
+        {element * q_ * hidden_, element * model_.expert.inner * hidden_, 4 * model_.router.experts * hidden_});
+  }
+
+  /// block.cpp, and what the backend holds for it.
+  std::int64_t forward() const {
+    const std::int64_t row = (8 + act_ * (1 + grid_.ep)) * hidden_ + (4 + act_) * (q_ + 2 * kv_) + act_ * q_ +
+                             4 * model_.router.experts + 4 * kIntegersPerRow;
+    // Four indices and up to three copies on the host, for the slots of the whole group; the gate value; the output
+    // with its norm and largest magnitude, with expert shards once more for those that come back.
+    const std::int64_t slot = 7 * 4 * grid_.ep + 4 + (grid_.ep > 1 ? 2 : 1) * place();
+    const CpuFootprint::Layer shape{.hidden = hidden_,
+                                    .inner = model_.expert.inner,
+                                    .attention = model_.attention,
+                                    .stored = stored_,
+                                    .experts = ceil_div(model_.router.experts, grid_.ep),
+                                    .slots = rows_ * top_k_,
+                                    .positions = work_.longest_sample};
+    return rows_ * (row + top_k_ * slot) + backend_.working(shape);
+  }
+
+  /// link_mpi.cpp and exchange.cpp: two blocks each way between stages; a message out and one in between shards, each
+  /// with at most all slots of a block, and their parcels.
+  std::int64_t links() const {
+    const std::int64_t berths = grid_.pp == 1 ? 0 : grid_.pp == 2 ? 2 : 4;
+    const std::int64_t slots = grid_.ep == 1 ? 0 : rows_ * top_k_;
+    return berths * rows_ * 4 * hidden_ + slots * (2 * place() + kParcelBytesPerSlot);
+  }
+
+  /// tally.cpp and saliency.cpp.
+  std::int64_t sums() const {
+    const std::int64_t layers = most_layers(model_, grid_) + model_.layers;
+    return layers * work_.groups * model_.router.experts * (8 * kSumsPerExpert + 4);
+  }
+
+  std::int64_t hidden_states(std::int64_t rows) const {
+    return 4 * hidden_ * (work_.scratch ? 2 * rows_ : rows);  // two blocks on their way to and from the file
+  }
+
+  /// The rows of the embedding that a block asks for, as stored.
+  std::int64_t embedding_rows() const { return rows_ * hidden_ * model_.embedding_element_bytes; }
+
+ private:
+  static constexpr std::int64_t kIntegersPerRow = 7;       // token, position and group, with copies on the host
+  static constexpr std::int64_t kParcelBytesPerSlot = 20;  // rows and tags that leave, tags that come
+
+  std::int64_t weight(std::int64_t rows, std::int64_t cols) const {
+    return backend_.weight(stored_, rows, cols, work_.compute);
+  }
+  std::int64_t place() const { return act_ * hidden_ + 8; }
+
+  const Model& model_;
+  const Grid& grid_;
+  const Workload& work_;
+  CpuFootprint backend_;
+  DType stored_;
+  std::int64_t act_, hidden_, q_, kv_, top_k_, rows_;
+};
+
+}  // namespace
+
+std::int64_t most_layers(const Model& model, const Grid& grid) { return ceil_div(model.layers, grid.pp); }
+
+std::int64_t layer_bytes(const Model& model, const Grid& grid, const Workload& work) {
+  return Arithmetic(model, grid, work).layer();
+}
+
+std::int64_t piece_bytes(const Model& model, const Workload& work) {
+  const Arithmetic rank(model, {1, 1, 1}, work);
+  return std::max(rank.dense(), rank.expert());
+}
+
+Footprint footprint_of(const Model& model, const Grid& grid, const Workload& work, const Holding& holding) {
+  const Arithmetic rank(model, grid, work);
+  Footprint need;
+  need.reading = rank.largest_tensor();
+  need.forward = rank.forward();
+  need.links = rank.links();
+  need.sums = rank.sums();
+  if (holding.streamed) {
+    need.weights = holding.weight_window;
+    need.reading += rank.embedding_rows();
+    need.hidden = rank.hidden_states(holding.wave_rows);
+    return need;
+  }
+  // The first part of a split is never larger than the others: the embedding goes with the smaller stage. It is read
+  // whole, before the layers.
+  const std::int64_t first = layer_range(model.layers, grid.pp, 0).size() * rank.layer() + rank.embedding();
+  need.weights = std::max(most_layers(model, grid) * rank.layer(), first);
+  need.reading = std::max(need.reading, 2 * rank.embedding() - need.weights);
+  return need;
+}
+
+}  // namespace reap

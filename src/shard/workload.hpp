@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/backend.hpp"
+#include "shard/model.hpp"
+#include "shard/samples.hpp"
+
+namespace reap {
+
+/// What a calibration pass is over and how it computes, as far as memory and time depend on it.
+struct Workload {
+  std::vector<Block> blocks;
+  std::int64_t longest_sample = 0;  // tokens
+  double mean_context = 0;          // tokens that a token attends to, itself included
+  std::int64_t groups = 0;
+  Compute compute = Compute::bf16;
+  CpuIsa isa = CpuIsa::automatic;
+  int threads = 1;       // per rank
+  bool scratch = false;  // hidden states of a wave lie in a file
+
+  std::int64_t tokens() const { return blocks.empty() ? 0 : blocks.back().end; }
+  std::int64_t max_rows() const;  // of the longest block
+  /// Rows of the column that has most of them, when blocks are dealt to `columns` in turn.
+  std::int64_t column_rows(int columns) const;
+};
+
+/// The blocks of `samples`, with the defaults for how they are computed.
+Workload workload_of(const Samples& samples, std::int64_t block_tokens);
+
+/// Floating point operations of the forward pass per token and layer: products of the projections, the routed experts
+/// and the router, and attention over the mean context.
+double layer_flops_per_token(const Model& model, double mean_context);
+
+}  // namespace reap
