@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <string_view>
+#include <system_error>
 
 #include "kernels/check.hpp"
 
@@ -18,6 +20,8 @@ namespace fs = std::filesystem;
 [[noreturn]] void fail_io(const char* verb, const fs::path& path, int error) {
   fail(ExitCode::io, "cannot {} {}: {}", verb, path.string(), std::strerror(error));
 }
+
+fs::path directory_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : fs::path("."); }
 
 /// An open file that is closed whatever happens; close() reports what the destructor cannot.
 class Descriptor {
@@ -58,6 +62,18 @@ class Descriptor {
   int fd_;
 };
 
+/// Removes what writes that were killed have left beside `file`: "<file>.<number>.tmp".
+void remove_leftovers(const fs::path& file) {
+  const std::string begin = file.filename().string() + ".", end = ".tmp";
+  std::error_code ignored;  // what cannot be removed is in nobody's way
+  for (const auto& entry : fs::directory_iterator(directory_of(file), ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(begin) || !name.ends_with(end) || name.size() <= begin.size() + end.size()) continue;
+    const std::string_view number(name.data() + begin.size(), name.size() - begin.size() - end.size());
+    if (number.find_first_not_of("0123456789") == std::string_view::npos) fs::remove(entry.path(), ignored);
+  }
+}
+
 /// Removes the temporary file unless it has been renamed into place.
 class Temporary {
  public:
@@ -82,13 +98,14 @@ class Temporary {
 }  // namespace
 
 void write_file_atomically(const fs::path& file, std::string_view text) {
+  remove_leftovers(file);
   Temporary temporary(file.string() + fmt::format(".{}.tmp", ::getpid()));
   Descriptor output(temporary.path(), O_WRONLY | O_CREAT | O_TRUNC);
   output.write(text);
   output.sync();
   output.close();
   temporary.rename_to(file);
-  sync_directory(file.has_parent_path() ? file.parent_path() : fs::path("."));
+  sync_directory(directory_of(file));
 }
 
 void sync_directory(const fs::path& directory) {

@@ -52,6 +52,16 @@ TEST_F(AtomicFile, ReplacesALongerFileWhole) {
   EXPECT_EQ(entries(), 1);
 }
 
+TEST_F(AtomicFile, RemovesWhatKilledWritesHaveLeft) {
+  for (const char* name : {"f.123.tmp", "f.7.tmp", "f..tmp", "f.1x.tmp", "ff.1.tmp", "f.1.tmp2", "f.tmp"}) {
+    std::ofstream(directory_ / name) << "left";
+  }
+  write_file_atomically(directory_ / "f", "new");
+  EXPECT_FALSE(fs::exists(directory_ / "f.123.tmp"));
+  EXPECT_FALSE(fs::exists(directory_ / "f.7.tmp"));
+  EXPECT_EQ(entries(), 6);
+}
+
 TEST_F(AtomicFile, TakesARelativeNameWithoutADirectory) {
   const fs::path before = fs::current_path();
   fs::current_path(directory_);
