@@ -131,6 +131,31 @@ FileDigests copy_tensors(const Checkpoint& source, const OutputFile& file, const
   return {file.bytes, sha256.hex(), tensors.finish()};
 }
 
+FileDigests hash_tensors(const OutputFile& file, const std::filesystem::path& directory) {
+  const InputFile input(directory / file.name);
+  Sha256 sha256;
+  FileDigests digests{input.size(), {}, {}};
+  std::vector<std::byte> piece;
+  std::uint64_t offset = 0;
+  const auto hash = [&](std::uint64_t bytes, Xxh3* xxh3) {
+    for (; bytes > 0; bytes -= piece.size()) {
+      piece.resize(std::min<std::uint64_t>(bytes, kChunkBytes));
+      input.read(offset, piece);
+      sha256.update(piece);
+      if (xxh3 != nullptr) xxh3->update(piece);
+      offset += piece.size();
+    }
+  };
+  hash(header_text(file).size(), nullptr);
+  for (const OutputTensor& tensor : file.tensors) {
+    Xxh3 xxh3;
+    hash(tensor.info.bytes, &xxh3);
+    digests.xxh3.push_back(xxh3.hex());
+  }
+  digests.sha256 = sha256.hex();
+  return digests;
+}
+
 FileDigests copy_side_file(const std::filesystem::path& from, const std::filesystem::path& to) {
   const InputFile input(from);
   FileWriter writer(to, input.size());

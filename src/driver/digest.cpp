@@ -45,6 +45,12 @@ std::string Sha256::hex() {
   return hex_of(std::span(digest).first(size));
 }
 
+std::string sha256_of(std::string_view text) {
+  Sha256 sha256;
+  sha256.update(std::as_bytes(std::span(text)));
+  return sha256.hex();
+}
+
 struct Xxh3::State {
   XXH3_state_t* state = XXH3_createState();
   ~State() { XXH3_freeState(state); }

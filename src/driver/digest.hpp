@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "shard/checkpoint.hpp"
 
@@ -22,6 +23,9 @@ class Sha256 {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+/// The SHA-256 of a text, as hex.
+std::string sha256_of(std::string_view text);
 
 /// Streaming XXH3-128, as hex (canonical, big-endian) at the end.
 class Xxh3 {

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "kernels/check.hpp"
+#include "shard/input_file.hpp"
 #include "shard/json.hpp"
 
 namespace reap {
@@ -13,6 +14,7 @@ namespace {
 
 constexpr std::string_view kFormat = "reap-manifest";
 constexpr std::int64_t kVersion = 1;
+constexpr std::uint64_t kMaxManifestBytes = 1'000'000'000;
 
 std::string_view name_of(Mtp mtp) { return mtp == Mtp::keep ? "keep" : "drop"; }
 
@@ -121,7 +123,7 @@ ManifestPlan read_plan_member(const Json& entry) {
   return plan;
 }
 
-Manifest read_manifest(const Json& document) {
+Manifest manifest_from(const Json& document) {
   if (document.at("format") != kFormat || document.at("version") != kVersion) {
     fail(ExitCode::bad_input, "is not a {} of version {}", kFormat, kVersion);
   }
@@ -175,10 +177,15 @@ Manifest parse_manifest(std::string_view text, std::string_view what) {
   const Json document = parse_json(text, what);
   const Scope scope{std::string(what)};
   try {
-    return read_manifest(document);
+    return manifest_from(document);
   } catch (const nlohmann::json::exception& error) {
     fail(ExitCode::bad_input, "not a manifest: {}", error.what());
   }
+}
+
+Manifest read_manifest(const std::filesystem::path& output) {
+  const std::filesystem::path path = output / kManifestName;
+  return parse_manifest(InputFile(path).read_text(kMaxManifestBytes), path.string());
 }
 
 }  // namespace reap

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -70,5 +71,8 @@ std::string manifest_text(const Manifest& manifest);
 /// @param what  names the text in errors
 /// @throws Error(bad_input) when it is not a manifest of the version that this program writes
 Manifest parse_manifest(std::string_view text, std::string_view what);
+
+/// The manifest in an output's directory. @throws Error(bad_input), Error(io)
+Manifest read_manifest(const std::filesystem::path& output);
 
 }  // namespace reap

@@ -6,9 +6,7 @@
 
 #include "driver/observe.hpp"
 #include "driver/run_log.hpp"
-#include "driver/share_out.hpp"
-#include "driver/staging.hpp"
-#include "driver/verify.hpp"
+#include "driver/write_output.hpp"
 #include "kernels/check.hpp"
 
 namespace reap {
@@ -44,13 +42,13 @@ std::vector<Variant> variants(const Options& o) {
 }
 
 /// What would fail after hours of computing fails now.
-void all_check_outputs(Job& job, const std::vector<Variant>& all) {
+void all_check_outputs(Job& job, const Source& source, const std::vector<Variant>& all) {
   job.world.all_try([&] {
     const Options& o = job.options;
-    if (o.model.empty()) fail(ExitCode::usage, "--model is missing: the checkpoint directory");
-    if (o.output.empty()) fail(ExitCode::usage, "--output is missing: the folder for the results");
+    const RouterSpec& router = source.model.router;
+    for (const Variant& v : all) kept_experts(v.request, router.experts, router.top_k);
     if (job.world.rank() != 0) return;
-    for (const Variant& v : all) Staging(o.output / v.name).check(o.model, o.write.overwrite);
+    for (const Variant& v : all) check_output(source, v.request, o.output / v.name, o.write);
     std::error_code error;
     fs::create_directories(o.output, error);
     if (error) fail(ExitCode::io, "{}: cannot be made: {}", o.output.string(), error.message());
@@ -83,52 +81,28 @@ SaliencyFile all_saliency(Job& job, const Source& source) {
 }
 
 /// Rank 0 decides; every rank works from the same text.
-Plan all_decide(const Comm& world, const SaliencyFile& saliency, const PlanRequest& request, const fs::path& file) {
+Plan all_decide(const Comm& world, const SaliencyFile& saliency, const Variant& variant) {
   std::string text;
   world.all_try([&] {
-    if (world.rank() != 0) return;
-    const Plan plan = make_plan(saliency, request);
-    write_plan(file, plan);
-    text = plan_text(plan);
+    if (world.rank() == 0) text = plan_text(make_plan(saliency, variant.request));
   });
   text = world.all_broadcast(0, text);
   Plan plan;
-  world.all_try([&] { plan = parse_plan(text, file.string()); });
+  world.all_try([&] { plan = parse_plan(text, "plan " + variant.name); });
   return plan;
 }
 
-/// Writes one pruned checkpoint and, unless told not to, proves it before it gets its name.
-void all_write_and_verify(Job& job, const Source& source, const Plan& plan, const fs::path& output) {
-  std::vector<std::uint64_t> bytes;
+/// Leaves `<name>/` and `<name>.plan.json`, unless an earlier run has.
+void all_make(Job& job, const Source& source, const SaliencyFile& saliency, const Variant& variant) {
+  const Plan plan = all_decide(job.world, saliency, variant);
+  job.log.info(fmt::format("plan {}: {} of {} experts stay in each of {} layers", variant.name, plan.kept, plan.experts,
+                           plan.layers.size()));
+  const fs::path output = job.options.output / variant.name;
+  const bool finished = all_is_finished(job, source, plan, output);
   job.world.all_try([&] {
-    for (const OutputFile& file :
-         plan_output(source.checkpoint, source.model, source.claims, plan, job.options.write)) {
-      bytes.push_back(file.bytes);
-    }
+    if (job.world.rank() == 0) write_plan(output.string() + ".plan.json", plan);
   });
-  if (source.model.mtp_layers > 0 && job.options.write.mtp == Mtp::keep) {
-    job.log.warn(
-        "MTP tensors are kept whole: engines that build the draft model from num_local_experts will refuse them");
-  }
-  const auto begin = [&](std::string_view phase) {
-    std::uint64_t total = 0, own = 0;
-    for (const std::uint64_t file : bytes) total += file;
-    for (const std::size_t file : share_out(bytes, job.world.size(), job.world.rank())) own += bytes[file];
-    job.progress.begin(phase, "bytes", static_cast<std::int64_t>(total), static_cast<std::int64_t>(own));
-  };
-  const auto advance = [&](std::int64_t done) { job.progress.advance(done); };
-  std::string proof = "not verified";
-  const auto all_prove = [&](const fs::path& written) {
-    job.progress.end();
-    begin("verify");
-    const VerifyReport report = all_verify(job.world, source.checkpoint.directory(), written, advance);
-    proof = fmt::format("{} tensors, {}; every one equals its source", report.tensors, readable_bytes(report.bytes));
-  };
-  begin("write");
-  all_write_checkpoint(job.world, source.checkpoint, source.model, plan, output, job.options.write, advance,
-                       job.options.verify ? std::function<void(const fs::path&)>(all_prove) : nullptr);
-  job.progress.end();
-  job.log.info(fmt::format("{}: {} experts per layer, {}", output.string(), plan.kept, proof));
+  if (!finished) all_write_output(job, source, plan, output);
 }
 
 }  // namespace
@@ -136,20 +110,15 @@ void all_write_and_verify(Job& job, const Source& source, const Plan& plan, cons
 void run(Job& job) {
   const Options& o = job.options;
   std::vector<Variant> all;
-  job.world.all_try([&] { all = variants(o); });
-  all_check_outputs(job, all);
-  const Source source = all_open_source(job.world, o.model);
   job.world.all_try([&] {
-    const RouterSpec& router = source.model.router;
-    for (const Variant& v : all) kept_experts(v.request, router.experts, router.top_k);  // before hours of computing
+    all = variants(o);
+    if (o.model.empty()) fail(ExitCode::usage, "--model is missing: the checkpoint directory");
+    if (o.output.empty()) fail(ExitCode::usage, "--output is missing: the folder for the results");
   });
+  const Source source = all_open_source(job.world, o.model);
+  all_check_outputs(job, source, all);
   const SaliencyFile saliency = all_saliency(job, source);
-  for (const Variant& v : all) {
-    const Plan plan = all_decide(job.world, saliency, v.request, o.output / (v.name + ".plan.json"));
-    job.log.info(fmt::format("plan {}: {} of {} experts stay in each of {} layers", v.name, plan.kept, plan.experts,
-                             plan.layers.size()));
-    all_write_and_verify(job, source, plan, o.output / v.name);
-  }
+  for (const Variant& variant : all) all_make(job, source, saliency, variant);
   all_write_run_log(job, o.output / "run_log.json");
 }
 
@@ -167,7 +136,7 @@ void prune(Job& job) {
     fail(ExitCode::bad_input, "{}: the plan is for another model (digest {}, this one {})", o.plan.string(),
          plan.model_digest, source.digest);
   });
-  all_write_and_verify(job, source, plan, o.output);
+  if (!all_is_finished(job, source, plan, o.output)) all_write_output(job, source, plan, o.output);
 }
 
 }  // namespace reap

@@ -9,6 +9,7 @@
 
 #include "driver/atomic_file.hpp"
 #include "driver/manifest.hpp"
+#include "driver/unfinished_output.hpp"
 #include "kernels/check.hpp"
 
 namespace reap {
@@ -56,6 +57,18 @@ void check_replaceable(const fs::path& output) {
   }
 }
 
+/// Of the regular files of a directory, without folders in it; 0 when there is none.
+std::uint64_t bytes_in(const fs::path& directory) {
+  std::uint64_t bytes = 0;
+  std::error_code error;
+  for (fs::directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error)) {
+    std::error_code ignored;
+    const std::uint64_t size = entry->is_regular_file(ignored) ? entry->file_size(ignored) : 0;
+    if (!ignored) bytes += size;
+  }
+  return bytes;
+}
+
 void check_space(const fs::path& directory, std::uint64_t bytes) {
   struct statvfs info {};
   if (::statvfs(directory.c_str(), &info) != 0) {
@@ -63,7 +76,7 @@ void check_space(const fs::path& directory, std::uint64_t bytes) {
   }
   const std::uint64_t available = static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
   if (available < bytes) {
-    fail(ExitCode::io, "{}: the pruned model needs {} bytes, {} are free; free space or choose another disk",
+    fail(ExitCode::io, "{}: the pruned model needs {} more bytes, {} are free; free space or choose another disk",
          directory.string(), bytes, available);
   }
 }
@@ -75,31 +88,40 @@ Staging::Staging(const fs::path& output)
       partial_{sibling(output_, ".reap-partial")},
       replaced_{sibling(output_, ".reap-replaced")} {}
 
-void Staging::check(const fs::path& source, bool overwrite) const {
+bool Staging::exists() const { return is_there(output_); }
+
+void Staging::check_place(const fs::path& source) const {
   const fs::path real_source = fs::weakly_canonical(source);
   const fs::path real_output = fs::weakly_canonical(output_);
   if (contains(real_source, real_output) || contains(real_output, real_source)) {
     fail(ExitCode::bad_input, "{}: is the source, in it or around it ({}); choose a directory outside",
          output_.string(), source.string());
   }
-  if (!is_there(output_)) return;
+}
+
+void Staging::check(const fs::path& source, bool overwrite) const {
+  check_place(source);
+  if (!exists()) return;
   if (!overwrite) fail(ExitCode::bad_input, "{}: exists; move it away or give --overwrite", output_.string());
   check_replaceable(output_);
 }
 
-void Staging::create(const fs::path& source, std::uint64_t bytes, bool overwrite) const {
+void Staging::create(const fs::path& source, std::uint64_t bytes, bool overwrite, const std::string& stamp) const {
   std::error_code error;
   fs::create_directories(output_.parent_path(), error);
   if (error) fail(ExitCode::io, "{}: cannot be made: {}", output_.parent_path().string(), error.message());
   recover();
   check(source, overwrite);
-  check_space(output_.parent_path(), bytes);
-  fs::create_directory(partial_, error);
+  const UnfinishedOutput unfinished(partial_);
+  if (!unfinished.has_stamp(stamp)) remove_directory(partial_);
+  const std::uint64_t there = bytes_in(partial_);  // it is kept, or makes room
+  check_space(output_.parent_path(), bytes - std::min(bytes, there));
+  if (!fs::create_directory(partial_, error) && !error) return;
   if (error) fail(ExitCode::io, "{}: cannot be made: {}", partial_.string(), error.message());
+  unfinished.write_stamp(stamp);
 }
 
 void Staging::recover() const {
-  remove_directory(partial_);
   if (!is_there(replaced_)) return;
   if (is_there(output_)) {
     remove_directory(replaced_);  // the new one got its name; only this was left to do
@@ -109,6 +131,7 @@ void Staging::recover() const {
 }
 
 void Staging::publish() const {
+  UnfinishedOutput(partial_).remove();
   sync_directory(partial_);
   const bool replace = is_there(output_);
   if (replace) rename_directory(output_, replaced_);

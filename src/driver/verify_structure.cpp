@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kMaxManifestBytes = 1'000'000'000;
+constexpr std::uint64_t kMaxIndexBytes = 1'000'000'000;
 
 std::string path_of(const Checkpoint& checkpoint, const Tensor& tensor) {
   return (checkpoint.directory() / checkpoint.files()[tensor.file]).string();
@@ -118,7 +118,7 @@ Manifest open_manifest(const fs::path& output, const OpenModel& source) {
          "{}: has no {}, so which experts were kept is not known; only outputs of this program can be verified",
          output.string(), kManifestName);
   }
-  Manifest manifest = parse_manifest(InputFile(path).read_text(kMaxManifestBytes), path.string());
+  Manifest manifest = read_manifest(output);
   check_plan(path.string(), manifest.plan, source.model);
   const std::string digest = model_digest(source.checkpoint);
   if (manifest.source_digest != digest) {
@@ -201,7 +201,7 @@ void verify_manifest(const OpenModel& output, const std::vector<Slice>& slices, 
 
 void verify_index(const Checkpoint& output) {
   const fs::path path = output.directory() / "model.safetensors.index.json";
-  const Json index = parse_json(InputFile(path).read_text(kMaxManifestBytes), path.string());
+  const Json index = parse_json(InputFile(path).read_text(kMaxIndexBytes), path.string());
   std::uint64_t bytes = 0;
   for (const Tensor& tensor : output.tensors()) bytes += tensor.bytes;
   const Json metadata = index.value("metadata", Json());

@@ -6,23 +6,21 @@
 #include <vector>
 
 #include "driver/atomic_file.hpp"
-#include "driver/concurrently.hpp"
 #include "driver/copy_file.hpp"
 #include "driver/digest.hpp"
 #include "driver/manifest.hpp"
-#include "driver/share_out.hpp"
 #include "driver/side_files.hpp"
 #include "driver/staging.hpp"
+#include "driver/unfinished_output.hpp"
 #include "driver/version.hpp"
+#include "driver/write_files.hpp"
 #include "kernels/check.hpp"
 #include "shard/input_file.hpp"
-#include "shard/json.hpp"
 
 namespace reap {
 namespace {
 
 namespace fs = std::filesystem;
-using Progress = std::function<void(std::int64_t bytes)>;
 
 /// Everything that will be written, but for the manifest. The same on every rank.
 struct Output {
@@ -53,41 +51,6 @@ std::uint64_t bytes_needed(const Checkpoint& source, const Output& output) {
   for (const OutputFile& file : output.files) bytes += file.bytes;
   for (const std::string& name : output.side_files) bytes += InputFile(source.directory() / name).size();
   return bytes;
-}
-
-/// Writes this rank's share of the files. @return [file] digests; empty ones for the files of other ranks
-std::vector<FileDigests> write_own_files(const Comm& world, const Checkpoint& source,
-                                         const std::vector<OutputFile>& files, const fs::path& directory,
-                                         const Progress& progress) {
-  std::vector<std::uint64_t> bytes;
-  for (const OutputFile& file : files) bytes.push_back(file.bytes);
-  const std::vector<std::size_t> own = share_out(bytes, world.size(), world.rank());
-  std::vector<FileDigests> digests(files.size());
-  const Progress one_at_a_time = serialised(progress);
-  for_each_concurrently(own.size(), kFilesAtOnce, [&](std::size_t i) {
-    digests[own[i]] = copy_tensors(source, files[own[i]], directory, one_at_a_time);
-  });
-  return digests;
-}
-
-/// Every file's digests, on every rank.
-std::vector<FileDigests> all_gather_digests(const Comm& world, std::vector<FileDigests> digests) {
-  Json own = Json::array();
-  for (std::size_t i = 0; i < digests.size(); ++i) {
-    if (!digests[i].sha256.empty()) own.push_back({i, digests[i].bytes, digests[i].sha256, digests[i].xxh3});
-  }
-  for (const std::string& text : world.all_gather(own.dump())) {
-    for (const Json& file : parse_json(text, "digests of another rank")) {
-      digests[file[0].get<std::size_t>()] = {file[1], file[2], file[3].get<std::vector<std::string>>()};
-    }
-  }
-  return digests;
-}
-
-std::string sha256_of(std::string_view text) {
-  Sha256 sha256;
-  sha256.update(std::as_bytes(std::span(text)));
-  return sha256.hex();
 }
 
 /// Writes everything but the safetensors files. @return the files, in the order in which the manifest lists them
@@ -137,20 +100,19 @@ Manifest describe(const Checkpoint& source, const Plan& plan, const WriteOptions
 }  // namespace
 
 void all_write_checkpoint(const Comm& world, const Checkpoint& source, const Model& model, const Plan& plan,
-                          const fs::path& output_directory, const WriteOptions& options, const Progress& progress,
-                          const std::function<void(const fs::path& written)>& all_check) {
+                          const fs::path& output_directory, const WriteOptions& options, const WriteEvents& events) {
   const bool first = world.rank() == 0;
   Output output;
   world.all_try([&] { output = plan_all(source, model, plan, options); });
   const Staging staging(output_directory);
   const fs::path& directory = staging.directory();
   world.all_try([&] {
-    if (first) staging.create(source.directory(), bytes_needed(source, output), options.overwrite);
+    if (!first) return;
+    staging.create(source.directory(), bytes_needed(source, output), options.overwrite,
+                   output_stamp(source, output.source_digest, plan, options));
   });
   try {
-    std::vector<FileDigests> digests;
-    world.all_try([&] { digests = write_own_files(world, source, output.files, directory, progress); });
-    digests = all_gather_digests(world, std::move(digests));
+    std::vector<FileDigests> digests = all_write_files(world, source, output.files, directory, events);
     world.all_try([&] {
       if (!first) return;
       Manifest manifest = describe(source, plan, options, output, std::move(digests));
@@ -158,10 +120,15 @@ void all_write_checkpoint(const Comm& world, const Checkpoint& source, const Mod
       manifest.output_digest = model_digest(Checkpoint(directory));
       write_file_atomically(directory / kManifestName, manifest_text(manifest));
     });
-    if (all_check) all_check(directory);
+    if (events.all_check) events.all_check(directory);
     world.all_try([&] {
       if (first) staging.publish();
     });
+  } catch (const Error& error) {
+    // A full disk must not stay full, and damage must not be kept; but what another job can go on with may stay.
+    const bool useful = error.code() == ExitCode::stopped || error.code() == ExitCode::peer;
+    if (first && !useful) staging.discard();
+    throw;
   } catch (...) {
     if (first) staging.discard();
     throw;

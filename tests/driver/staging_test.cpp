@@ -29,7 +29,7 @@ class StagingTest : public testing::Test {
 
   /// Makes an output with one file in it.
   void make_new(const Staging& staging, bool overwrite) const {
-    staging.create(source_, 1000, overwrite);
+    staging.create(source_, 1000, overwrite, stamp_);
     write_text(staging.directory() / kManifestName, "new");
   }
 
@@ -38,6 +38,7 @@ class StagingTest : public testing::Test {
   TemporaryDirectory directory_;
   fs::path source_ = directory_ / "source";
   fs::path output_ = directory_ / "output";
+  std::string stamp_ = "{\"plan\": 1}";
 };
 
 TEST_F(StagingTest, NothingHasTheFinalNameBeforePublish) {
@@ -111,12 +112,38 @@ TEST_F(StagingTest, SourceAndOutputAreApart) {
   make_new(Staging(directory_ / "source2"), false);  // a name that only begins like the source's
 }
 
-TEST_F(StagingTest, LeftoversOfAKilledRunGo) {
+TEST_F(StagingTest, WhatAKilledRunLeftIsKeptForTheSameOutputOnly) {
   make_new(Staging(output_), false);  // killed here
-  write_text(Staging(output_).directory() / "half", "x");
   const Staging staging(output_);
+  write_text(staging.directory() / "half", "x");
+  make_new(staging, false);
+  EXPECT_TRUE(fs::exists(staging.directory() / "half"));
+  stamp_ = "{\"plan\": 2}";
   make_new(staging, false);
   EXPECT_FALSE(fs::exists(staging.directory() / "half"));
+}
+
+TEST_F(StagingTest, LeftoversWithoutAStampGo) {
+  const Staging staging(output_);
+  fs::create_directory(staging.directory());  // killed before the stamp was there, or after it was removed
+  write_text(staging.directory() / "half", "x");
+  make_new(staging, false);
+  EXPECT_FALSE(fs::exists(staging.directory() / "half"));
+}
+
+TEST_F(StagingTest, WhatIsPublishedHasNoStamp) {
+  const Staging staging(output_);
+  make_new(staging, false);
+  staging.publish();
+  EXPECT_EQ(std::distance(fs::directory_iterator(output_), fs::directory_iterator()), 1);
+}
+
+TEST_F(StagingTest, SpaceThatIsTakenAlreadyIsNotAskedForAgain) {
+  const Staging staging(output_);
+  make_new(staging, false);
+  write_text(staging.directory() / "large", "");
+  fs::resize_file(staging.directory() / "large", 1'000'000'000'000);  // takes no space
+  EXPECT_NO_THROW(staging.create(source_, 1'000'000'000'100, false, stamp_));
 }
 
 TEST_F(StagingTest, AReplacementThatWasCutShortIsUndone) {
@@ -132,8 +159,8 @@ TEST_F(StagingTest, AReplacementThatWasCutShortIsUndone) {
 }
 
 TEST_F(StagingTest, TooLittleSpaceIsSaidBeforehand) {
-  expect_error(ExitCode::io, {"needs 9000000000000000000 bytes", "are free"},
-               [&] { Staging(output_).create(source_, 9'000'000'000'000'000'000, false); });
+  expect_error(ExitCode::io, {"needs 9000000000000000000 more bytes", "are free"},
+               [&] { Staging(output_).create(source_, 9'000'000'000'000'000'000, false, stamp_); });
   EXPECT_EQ(directory_.entries(), 1);
 }
 

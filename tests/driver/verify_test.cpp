@@ -50,7 +50,7 @@ class Verify : public testing::Test {
     WriteOptions options;
     options.max_shard_bytes = 200'000;
     options.mtp = mtp;
-    all_write_checkpoint(world_, source.checkpoint, source.model, plan_, output_, options, {});
+    all_write_checkpoint(world_, source.checkpoint, source.model, plan_, output_, options);
   }
 
   VerifyReport verify() { return all_verify(world_, source_path_, output_, {}); }

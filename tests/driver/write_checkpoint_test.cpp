@@ -5,6 +5,9 @@
 #include <sys/mount.h>
 
 #include <algorithm>
+#include <chrono>
+#include <functional>
+#include <map>
 #include <sstream>
 #include <string>
 
@@ -90,7 +93,7 @@ WriteOptions small_files() {
 class WriteCheckpoint : public testing::Test {
  protected:
   void write(const OpenSource& source, const Plan& plan, const fs::path& output, const WriteOptions& options) const {
-    all_write_checkpoint(world_, source.checkpoint, source.model, plan, output, options, {});
+    all_write_checkpoint(world_, source.checkpoint, source.model, plan, output, options);
   }
 
   Comm world_{MPI_COMM_WORLD};
@@ -119,8 +122,7 @@ TEST_P(WriteModel, TheFilesAreTheSameForAnyNumberOfRanks) {
   const Plan plan = shuffled_plan(source, source.model.router.experts / 2);
   write(source, plan, directory_ / "all", small_files());
   if (world_.rank() == 0) {
-    all_write_checkpoint(Comm(MPI_COMM_SELF), source.checkpoint, source.model, plan, directory_ / "one", small_files(),
-                         {});
+    all_write_checkpoint(Comm(MPI_COMM_SELF), source.checkpoint, source.model, plan, directory_ / "one", small_files());
     const auto one = read_directory(directory_ / "one");
     const auto all = read_directory(directory_ / "all");
     EXPECT_GT(one.size(), 6u);
@@ -207,14 +209,182 @@ TEST_F(WriteMini, TheManifestHoldsTheDigestsOfTheFiles) {
 
 TEST_F(WriteMini, ProgressAddsUpToTheBytesWritten) {
   std::int64_t bytes = 0;
-  all_write_checkpoint(world_, source_.checkpoint, source_.model, plan_, directory_ / "output", small_files(),
-                       [&](std::int64_t more) { bytes += more; });
+  WriteWork work;
+  WriteEvents events;
+  events.begin = [&](const WriteWork& ahead) { work = ahead; };
+  events.progress = [&](std::int64_t more) { bytes += more; };
+  all_write_checkpoint(world_, source_.checkpoint, source_.model, plan_, directory_ / "output", small_files(), events);
+  EXPECT_EQ(bytes, work.own_bytes);
+  EXPECT_EQ(work.kept_files, 0);
   world_.all_sum(std::span(&bytes, 1));
+  EXPECT_EQ(bytes, work.bytes);
   std::int64_t expected = 0;
   for (const OutputFile& file : plan_output(source_.checkpoint, source_.model, source_.claims, plan_, small_files())) {
     expected += static_cast<std::int64_t>(file.bytes);
   }
   EXPECT_EQ(bytes, expected);
+}
+
+/// Outputs that an interrupted job has left half done.
+class Resume : public WriteMini {
+ protected:
+  /// What one job writes that nothing interrupts.
+  std::map<std::string, std::string> undisturbed() {
+    write(source_, plan_, directory_ / "whole", small_files());
+    return read_directory(directory_ / "whole");
+  }
+
+  /// Writes everything and is stopped before the output gets its name.
+  void stop_at_the_end() {
+    WriteEvents events;
+    events.all_check = [](const fs::path&) { throw SharedError(ExitCode::stopped, "stopped"); };
+    expect_error(ExitCode::stopped, {"stopped"}, [&] { write_with(events); });
+    world_.all_barrier();
+    EXPECT_FALSE(fs::exists(directory_ / "output"));
+  }
+
+  void write_with(const WriteEvents& events) {
+    all_write_checkpoint(world_, source_.checkpoint, source_.model, plan_, directory_ / "output", small_files(),
+                         events);
+  }
+
+  /// Goes on, on one rank only, which nothing depends on. @return what was kept
+  WriteWork go_on(bool trust) {
+    WriteWork work;
+    world_.all_barrier();
+    if (world_.rank() == 0) {
+      WriteEvents events;
+      events.begin = [&](const WriteWork& ahead) { work = ahead; };
+      if (trust) events.all_check = [](const fs::path&) {};
+      all_write_checkpoint(Comm(MPI_COMM_SELF), source_.checkpoint, source_.model, plan_, directory_ / "output",
+                           small_files(), events);
+      EXPECT_FALSE(fs::exists(partial_));
+    }
+    world_.all_barrier();
+    return work;
+  }
+
+  void on_first(const std::function<void()>& work) const {
+    world_.all_barrier();
+    if (world_.rank() == 0) work();
+    world_.all_barrier();
+  }
+
+  fs::path partial_ = directory_ / "output.reap-partial";
+  std::int64_t files_ = static_cast<std::int64_t>(
+      plan_output(source_.checkpoint, source_.model, source_.claims, plan_, small_files()).size());
+};
+
+TEST_F(Resume, FinishedFilesAreKept) {
+  const auto whole = undisturbed();
+  stop_at_the_end();
+  const WriteWork work = go_on(true);
+  if (world_.rank() == 0) {
+    EXPECT_EQ(work.kept_files, files_);
+    EXPECT_EQ(work.bytes, 0);
+    EXPECT_GT(work.kept_bytes, 0);
+  }
+  EXPECT_TRUE(read_directory(directory_ / "output") == whole);
+}
+
+TEST_F(Resume, AStopInTheMiddleOfAFileLeavesNoHalfOne) {
+  const auto whole = undisturbed();
+  WriteEvents events;
+  std::int64_t left = 200'000;
+  events.progress = [&](std::int64_t bytes) {
+    if ((left -= bytes) < 0) throw Error(ExitCode::stopped, "stopped");
+  };
+  expect_error(ExitCode::stopped, {"stopped"}, [&] { write_with(events); });
+  go_on(false);
+  EXPECT_TRUE(read_directory(directory_ / "output") == whole);
+}
+
+TEST_F(Resume, WhatIsNotCertainlyFinishedIsWrittenAgain) {
+  const auto whole = undisturbed();
+  stop_at_the_end();
+  on_first([&] {
+    const fs::path notes = partial_ / ".reap-unfinished";
+    const auto name = [&](int file) { return fmt::format("model-{:05}-of-{:05}.safetensors", file, files_); };
+    fs::remove(notes / (name(1) + ".json"));
+    fs::resize_file(partial_ / name(2), 100);
+    write_text(notes / (name(3) + ".json"), "{\"bytes\": ");
+    write_text(notes / (name(4) + ".json"), "[]");
+    fs::remove(partial_ / name(5));
+    write_text(partial_ / "foreign", "x");
+    write_text(notes / "foreign", "x");
+    fs::create_directory(partial_ / "folder");
+  });
+  const WriteWork work = go_on(true);
+  EXPECT_EQ(work.kept_files, world_.rank() == 0 ? files_ - 5 : 0);
+  EXPECT_TRUE(read_directory(directory_ / "output") == whole);
+}
+
+TEST_F(Resume, WhatNobodyWillProveIsReadAgain) {
+  const auto whole = undisturbed();
+  stop_at_the_end();
+  on_first([&] {
+    const auto path = [&](int file) {
+      return partial_ / fmt::format("model-{:05}-of-{:05}.safetensors", file, files_);
+    };
+    for (const int file : {1, 3}) {
+      std::string bytes = read_text(path(file));
+      bytes[file == 1 ? 9 : bytes.size() - 1] ^= 1;  // in the header, and in the last tensor
+      write_text(path(file), bytes);
+    }
+    const fs::path record = partial_ / ".reap-unfinished" / (path(4).filename().string() + ".json");
+    std::string text = read_text(record);
+    text[text.size() - 5] = text[text.size() - 5] == '0' ? '1' : '0';  // of the last tensor's digest
+    write_text(record, text);
+  });
+  const WriteWork work = go_on(false);
+  EXPECT_EQ(work.kept_files, world_.rank() == 0 ? files_ - 3 : 0);
+  EXPECT_TRUE(read_directory(directory_ / "output") == whole);
+}
+
+TEST_F(Resume, NothingIsKeptForAnotherOutput) {
+  const std::vector<std::function<void(Plan&, WriteOptions&)>> changes{
+      [&](Plan& plan, WriteOptions&) { plan = shuffled_plan(source_, 3); },
+      [](Plan& plan, WriteOptions&) { plan.calibration_digest[0] = 'f'; },
+      [](Plan&, WriteOptions& options) { options.max_shard_bytes += 1; },
+      [](Plan&, WriteOptions& options) { options.mtp = Mtp::keep; },
+  };
+  for (const auto& change : changes) {
+    stop_at_the_end();
+    Plan plan = plan_;
+    WriteOptions options = small_files();
+    change(plan, options);
+    WriteEvents events;
+    events.begin = [](const WriteWork& work) { EXPECT_EQ(work.kept_files, 0); };
+    all_write_checkpoint(world_, source_.checkpoint, source_.model, plan, directory_ / "output", options, events);
+    EXPECT_EQ(directory_.entries(), std::vector<std::string>{"output"});
+    on_first([&] { fs::remove_all(directory_ / "output"); });
+  }
+}
+
+TEST_F(Resume, NothingIsKeptWhenTheSourceWasTouched) {
+  on_first([&] { fs::copy(test_model("m2-mini-fp8"), directory_ / "source"); });
+  const OpenSource source(directory_ / "source");
+  WriteEvents stop, events;
+  stop.all_check = [](const fs::path&) { throw SharedError(ExitCode::stopped, "stopped"); };
+  const auto write_from_copy = [&](const WriteEvents& e) {
+    all_write_checkpoint(world_, source.checkpoint, source.model, plan_, directory_ / "output", small_files(), e);
+  };
+  expect_error(ExitCode::stopped, {"stopped"}, [&] { write_from_copy(stop); });
+  on_first([&] {
+    const fs::path file = directory_ / "source" / source.checkpoint.files()[0];
+    fs::last_write_time(file, fs::last_write_time(file) + std::chrono::seconds(1));
+  });
+  events.begin = [](const WriteWork& work) { EXPECT_EQ(work.kept_files, 0); };
+  write_from_copy(events);
+}
+
+TEST_F(Resume, AnErrorLeavesNothingEvenOfWhatWasKept) {
+  stop_at_the_end();
+  WriteEvents events;
+  events.all_check = [](const fs::path&) { throw SharedError(ExitCode::bad_input, "differs"); };
+  expect_error(ExitCode::bad_input, {"differs"}, [&] { write_with(events); });
+  world_.all_barrier();
+  EXPECT_EQ(directory_.entries(), std::vector<std::string>{});
 }
 
 // What goes wrong

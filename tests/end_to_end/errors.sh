@@ -44,12 +44,25 @@ expect 2 "asked for twice" 2 "${run[@]}" --ratio 0.3 0.30 --overwrite
 expect 3 "is the source" 2 run --model "$model" --calibration "$calibration" --output "$model/out" --ratio 0.3
 expect 4 "no-such" 2 observe --model "$model" --calibration "$calibration" --saliency "$work/no-such/s.h5"
 expect 4 "name too long" 0 inspect "$(printf 'x%.0s' {1..300})"
-before=$(cd "$work/out-dir" && find . -type f | sort | xargs sha256sum | sha256sum)
-expect 3 "exists" 2 "${run[@]}"
+# All but the log of the run, which tells of times.
+digest() { (cd "$work/out-dir" && find . -type f ! -name run_log.json | sort | xargs sha256sum | sha256sum); }
+before=$(digest)
+for more in "" --overwrite; do
+  mpirun -n 2 "$reap_dist" "${run[@]}" $more </dev/null 2>"$work/log" && grep -q "reap-0.3: finished by an earlier run; kept" "$work/log" ||
+    { echo "FAILED: the same command again $more"; cat "$work/log"; failures=$((failures + 1)); }
+done
+expect 3 "reap-0.3: exists and was made with --max-shard-size 5000000000; move it away or give --overwrite" 2 "${run[@]}" --max-shard-size 1MB
+expect 3 "reap-0.3: exists and was made with --keep-multiple 1" 2 "${run[@]}" --keep-multiple 3
+expect 3 "reap-0.3: exists and was made by another plan" 2 "${run[@]}" --block-tokens 100 --saliency "$work/other.h5"
+sed 's/"block_tokens": 4096/"block_tokens": 4095/' "$work/out-dir/reap-0.3.plan.json" >"$work/edited.json"
+expect 3 "reap-0.3: exists and was made by another plan" 2 prune --model "$model" --plan "$work/edited.json" --output "$work/out-dir/reap-0.3"
 expect 3 "exists and was made with --block-tokens 4096" 2 observe --model "$model" --calibration "$calibration" \
   --saliency "$work/out-dir/saliency.h5" --block-tokens 100
-[ "$before" = "$(cd "$work/out-dir" && find . -type f | sort | xargs sha256sum | sha256sum)" ] || { echo "a refused run changed the output"; failures=$((failures + 1)); }
+[ "$before" = "$(digest)" ] || { echo "a refused or repeated run changed the output"; failures=$((failures + 1)); }
 
+mv "$work/out-dir/reap-0.3/generation_config.json" "$work/"
+expect 3 "reap-0.3: exists and lacks its file .generation_config.json" 2 "${run[@]}"
+mv "$work/generation_config.json" "$work/out-dir/reap-0.3/"
 printf '\xff' | dd of="$work/out-dir/reap-0.3/model-00001-of-00001.safetensors" bs=1 seek=200000 conv=notrunc status=none
 expect 3 "model-00001-of-00001.safetensors" 2 verify --model "$model" --output "$work/out-dir/reap-0.3"
 
