@@ -36,10 +36,14 @@ Observer::Observer(const std::filesystem::path& checkpoint, Samples samples, std
       samples_{std::move(samples)},
       blocks_{make_blocks(samples_.offsets, block_tokens)} {}
 
-Saliency Observer::all_run(const Comm& comm, const Grid& grid, Compute compute) const {
-  const auto backend = make_cpu_backend(compute, 1, CpuIsa::automatic);
+Saliency Observer::all_run(const Comm& comm, const Grid& grid, const Manner& manner) const {
+  const auto make_backend = [&] { return make_cpu_backend(manner.compute, 1, CpuIsa::automatic); };
+  const auto backend = make_backend();
   const Placement placement = place(model_, grid, comm.rank());
-  return all_observe(comm, checkpoint_, model_, placement, samples_, blocks_, *backend, {});
+  Pulse pulse(comm, std::chrono::seconds(60));
+  const PassPlan plan{checkpoint_,    model_,         placement,    samples_,    blocks_,
+                      manner.holding, manner.scratch, manner.start, make_backend};
+  return all_observe(comm, pulse, plan, *backend, manner.events);
 }
 
 }  // namespace reap::test

@@ -9,6 +9,7 @@
 #include "shard/checkpoint.hpp"
 #include "shard/comm.hpp"
 #include "shard/model.hpp"
+#include "shard/pipeline.hpp"
 #include "shard/placement.hpp"
 #include "shard/saliency.hpp"
 #include "shard/samples.hpp"
@@ -32,8 +33,18 @@ class Observer {
   const Samples& samples() const { return samples_; }
   const std::vector<Block>& blocks() const { return blocks_; }
 
+  /// How a pass goes, besides its grid.
+  struct Manner {
+    Compute compute = Compute::fp32;
+    Holding holding = {};
+    std::filesystem::path scratch = {};
+    StartingPoint start = {};
+    PassEvents events = {};
+  };
+
   /// One calibration pass of a CPU backend with one thread. Collective over `comm`, whose size is that of the grid.
-  Saliency all_run(const Comm& comm, const Grid& grid, Compute compute) const;
+  Saliency all_run(const Comm& comm, const Grid& grid, const Manner& manner) const;
+  Saliency all_run(const Comm& comm, const Grid& grid, Compute compute) const { return all_run(comm, grid, Manner{compute}); }
 
  private:
   Checkpoint checkpoint_;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels/check.hpp"
+#include "shard/operations.hpp"
 #include "shard/room.hpp"
 
 namespace reap {
@@ -96,6 +97,7 @@ LayerTrace BlockForward::all_layer(const LayerWeights& weights, const BlockRows&
 
 void BlockForward::attention(const LayerWeights& weights, const BlockRows& block, float* x) {
   const std::int64_t rows = block.rows();
+  operations::note("attention");
   backend_.rms_norm(x, weights.input_norm.data(), model_.norm_eps, rows, model_.hidden, nullptr, attention_in_.data());
   backend_.matmul(attention_in_.data(), rows, *weights.q, q_.data(), false);
   link_.progress();
@@ -112,6 +114,7 @@ void BlockForward::attention(const LayerWeights& weights, const BlockRows& block
 }
 
 void BlockForward::route(const LayerWeights& weights, std::int64_t rows, const float* x) {
+  operations::note("route");
   backend_.rms_norm(x, weights.post_norm.data(), model_.norm_eps, rows, model_.hidden, moe_input_.data(),
                     expert_in_.data());
   backend_.route(moe_input_.data(), *weights.gate, weights.gate_bias.data(), rows, model_.router.top_k, logits_.data(),
@@ -131,6 +134,7 @@ void BlockForward::compute_experts(const LayerWeights& weights, std::int64_t ret
   make_room(f_, backend_.memory(), places * model_.hidden * act_bytes_);
   make_room(norm_, backend_.memory(), places);
   make_room(max_abs_, backend_.memory(), places);
+  operations::note("experts");
   backend_.experts(expert_in_.data(), row_.data(), start_, weights.experts, f_.data(), norm_.data(), max_abs_.data());
   link_.progress();
 }

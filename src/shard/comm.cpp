@@ -117,7 +117,9 @@ Comm Comm::split_by_node() const {
   return {part, waiting_};
 }
 
-void Comm::on_wait(std::function<void()> hook) const { waiting_->hook = std::move(hook); }
+std::function<void()> Comm::on_wait(std::function<void()> hook) const {
+  return std::exchange(waiting_->hook, std::move(hook));
+}
 
 double Comm::seconds_waited() const { return waiting_->total.count(); }
 

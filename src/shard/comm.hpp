@@ -31,7 +31,8 @@ class Comm {
 
   /// What to do again and again while this rank waits for others, in every call below and in every communicator split
   /// off, before or after. It may throw to give up the wait; the job has to end then. Empty = nothing.
-  void on_wait(std::function<void()> hook) const;
+  /// @return what was done before
+  std::function<void()> on_wait(std::function<void()> hook) const;
   /// Waits until all `requests` are complete; they become MPI_REQUEST_NULL. Every wait for a peer ends up here.
   /// @param what  a literal, for the record of operations
   void wait(std::span<MPI_Request> requests, const char* what) const;

@@ -29,6 +29,31 @@ class Loader {
     return upload<std::byte>(data_);
   }
 
+  /// Bytes of some tensors as they will be held.
+  std::int64_t bytes_of(std::initializer_list<Part> parts, std::int64_t expert = -1) const {
+    std::int64_t bytes = 0;
+    for (const Part part : parts) {
+      const Tensor& tensor = find(part, expert, false);
+      const bool halves = tensor.dtype == DType::f32 && backend_.compute() == Compute::bf16 && part != Part::gate;
+      bytes += static_cast<std::int64_t>(halves ? tensor.bytes / 2 : tensor.bytes);
+      if (tensor.dtype == DType::f8_e4m3) bytes += static_cast<std::int64_t>(find(part, expert, true).bytes);
+    }
+    return bytes;
+  }
+
+  /// Rows of a table in its stored type, in the order of `rows`.
+  Buffer<std::byte> raw_rows(Part part, std::span<const std::int32_t> rows, DType& dtype) {
+    const Tensor& tensor = find(part, -1, false);
+    dtype = tensor.dtype;
+    const std::size_t row_bytes = tensor.bytes / static_cast<std::size_t>(tensor.shape[0]);
+    data_.resize(rows.size() * row_bytes);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      checkpoint_.read(tensor, static_cast<std::uint64_t>(rows[i]) * row_bytes,
+                       std::span(data_).subspan(i * row_bytes, row_bytes));
+    }
+    return upload<std::byte>(data_);
+  }
+
   std::unique_ptr<Weight> weight(Part part, Compute precision, std::int64_t expert = -1) {
     const Tensor& tensor = read(part, expert);
     REAP_CHECK(tensor.shape.size() == 2, "tensor {} has {} axes", tensor.name, tensor.shape.size());
@@ -99,9 +124,13 @@ std::int64_t LayerWeights::bytes() const {
 }
 
 LayerWeights load_layer(const Checkpoint& checkpoint, const Model& model, std::int64_t layer, const Range& experts,
-                        Backend& backend) {
+                        Backend& backend, const std::function<void(std::int64_t bytes)>& before) {
   const Compute compute = backend.compute();
   Loader load(checkpoint, model, layer, backend);
+  if (before) {
+    before(load.bytes_of({Part::input_norm, Part::post_norm, Part::q_norm, Part::k_norm, Part::q, Part::k, Part::v,
+                          Part::o, Part::gate, Part::gate_bias}));
+  }
   LayerWeights weights;
   weights.input_norm = load.floats(Part::input_norm);
   weights.post_norm = load.floats(Part::post_norm);
@@ -116,6 +145,7 @@ LayerWeights load_layer(const Checkpoint& checkpoint, const Model& model, std::i
   weights.w.reserve(3 * static_cast<std::size_t>(experts.size()));
   weights.experts.reserve(static_cast<std::size_t>(experts.size()));
   for (std::int64_t expert = experts.begin; expert < experts.end; ++expert) {
+    if (before) before(load.bytes_of({Part::w1, Part::w3, Part::w2}, expert));
     const auto own = [&](Part part) { return weights.w.emplace_back(load.weight(part, compute, expert)).get(); };
     const Weight* w1 = own(Part::w1);
     const Weight* w3 = own(Part::w3);
@@ -128,6 +158,13 @@ LayerWeights load_layer(const Checkpoint& checkpoint, const Model& model, std::i
 Embedding load_embedding(const Checkpoint& checkpoint, const Model& model, Backend& backend) {
   Embedding embedding{};
   embedding.table = Loader(checkpoint, model, -1, backend).raw(Part::embedding, embedding.dtype);
+  return embedding;
+}
+
+Embedding load_embedding_rows(const Checkpoint& checkpoint, const Model& model, std::span<const std::int32_t> tokens,
+                              Backend& backend) {
+  Embedding embedding{};
+  embedding.table = Loader(checkpoint, model, -1, backend).raw_rows(Part::embedding, tokens, embedding.dtype);
   return embedding;
 }
 

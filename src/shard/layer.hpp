@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kernels/backend.hpp"
@@ -23,15 +26,21 @@ struct LayerWeights {
 };
 
 /// Reads and lays out layer `layer`. Reads only this shard's experts.
+/// @param before  told of the bytes of every piece (attention and router, then each expert) before it is read, as
+///                stored; may wait until there is room, or throw; may be empty
 LayerWeights load_layer(const Checkpoint& checkpoint, const Model& model, std::int64_t layer, const Range& experts,
-                        Backend& backend);
+                        Backend& backend, const std::function<void(std::int64_t bytes)>& before = {});
 
-/// The embedding table as stored.
+/// The embedding table as stored, or some of its rows.
 struct Embedding {
-  Buffer<std::byte> table;  // [vocab, hidden] of dtype
+  Buffer<std::byte> table;  // [rows, hidden] of dtype
   DType dtype;
 };
 Embedding load_embedding(const Checkpoint& checkpoint, const Model& model, Backend& backend);
+
+/// Only the rows of `tokens`, one after the other. The tokens are in [0, vocab): the caller checks.
+Embedding load_embedding_rows(const Checkpoint& checkpoint, const Model& model, std::span<const std::int32_t> tokens,
+                              Backend& backend);
 
 /// Final norm and output projection.
 struct Head {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace reap {
 
@@ -12,14 +13,29 @@ class Link {
  public:
   virtual ~Link() = default;
 
-  /// Waits for the next block from the previous stage and puts its hidden states into x, [rows, hidden] of the backend.
-  /// Later blocks go on arriving meanwhile.
+  /// Whether the next block from the previous stage is there. Later ones go on arriving meanwhile.
+  virtual bool arrived() = 0;
+  /// It is: puts its hidden states into x, [rows, hidden] of the backend.
   virtual void receive(float* x, std::int64_t rows) = 0;
-  /// Hands x, [rows, hidden] of the backend, to the next stage. Returns at once unless the two blocks before are
-  /// still on their way; x may be changed on return.
+  /// Whether a block can be handed on: at most one of those before is still on its way.
+  virtual bool clear() = 0;
+  /// It can: hands x, [rows, hidden] of the backend, to the next stage; x may be changed on return.
   virtual void send(const float* x, std::int64_t rows) = 0;
-  /// Waits until all that was sent has left.
-  virtual void flush() = 0;
+  /// Whether all that was sent has arrived.
+  virtual bool flushed() = 0;
+
+  /// A block between two stages, in host memory.
+  struct Travelling {
+    bool incoming = false;    // from the stage before, as against to the next one
+    std::int64_t number = 0;  // of those that pass this way, in order
+    const std::byte* x = nullptr;
+  };
+  /// While no stage sends or receives: the blocks on their way that this rank answers for; each of them is one rank's.
+  /// They stay on their way. Collective over the stages of a column.
+  virtual std::vector<Travelling> all_travelling() = 0;
+  /// While no stage sends or receives: ends the traffic between stages; blocks on their way are lost. Collective
+  /// over the stages of a column.
+  virtual void all_drop() = 0;
 
   /// Sends bytes [send_start[s], send_start[s + 1]) to expert shard s and receives as many as it sends into
   /// [receive_start[s], receive_start[s + 1]), host memory, for every other shard of the group. The own part stays
@@ -34,9 +50,13 @@ class Link {
 /// The link of a rank that has no neighbours.
 class NoLink final : public Link {
  public:
+  bool arrived() override { return true; }
   void receive(float* x, std::int64_t rows) override;
+  bool clear() override { return true; }
   void send(const float* x, std::int64_t rows) override;
-  void flush() override {}
+  bool flushed() override { return true; }
+  std::vector<Travelling> all_travelling() override { return {}; }
+  void all_drop() override {}
   void all_exchange(const std::byte* send, std::span<const std::int64_t> send_start, std::byte* receive,
                     std::span<const std::int64_t> receive_start) override;
   void progress() override {}

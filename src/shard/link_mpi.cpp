@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/check.hpp"
+#include "shard/room.hpp"
 
 namespace reap {
 namespace {
@@ -13,14 +14,17 @@ namespace {
 constexpr std::int64_t kMessageBytes = std::int64_t{1} << 30;
 constexpr int kBlockTag = 1;
 constexpr int kExchangeTag = 2;
+constexpr int kCountTag = 3;
 
 /// A transfer under way, as one or more messages.
 class Transfer {
  public:
-  void start_send(const std::byte* data, std::int64_t bytes, int peer, int tag, MPI_Comm comm) {
+  /// @param send  MPI_Isend, or MPI_Issend, which is complete only when the receiver has a place for it
+  void start_send(const std::byte* data, std::int64_t bytes, int peer, int tag, MPI_Comm comm,
+                  decltype(&MPI_Isend) send = MPI_Isend) {
     for (std::int64_t at = 0; at < bytes; at += kMessageBytes) {
       const auto count = static_cast<int>(std::min(kMessageBytes, bytes - at));
-      check_mpi(MPI_Isend(data + at, count, MPI_BYTE, peer, tag, comm, &requests_.emplace_back(MPI_REQUEST_NULL)),
+      check_mpi(send(data + at, count, MPI_BYTE, peer, tag, comm, &requests_.emplace_back(MPI_REQUEST_NULL)),
                 "MPI_Isend");
     }
   }
@@ -34,7 +38,6 @@ class Transfer {
   }
 
   void wait(const Comm& comm, const char* what) {
-    if (requests_.empty()) return;
     comm.wait(requests_, what);
     requests_.clear();
   }
@@ -49,6 +52,15 @@ class Transfer {
 
   bool busy() const { return !requests_.empty(); }
 
+  /// Gives up receiving what nobody will send.
+  void cancel() {
+    for (MPI_Request& request : requests_) {
+      check_mpi(MPI_Cancel(&request), "MPI_Cancel");
+      check_mpi(MPI_Wait(&request, MPI_STATUS_IGNORE), "MPI_Wait");
+    }
+    requests_.clear();
+  }
+
  private:
   std::vector<MPI_Request> requests_;
 };
@@ -62,22 +74,17 @@ struct Berth {
 class MpiLink final : public Link {
  public:
   MpiLink(const Comm& world, const Placement& placement, Backend& backend, std::int64_t hidden,
-          std::vector<std::int64_t> blocks)
+          std::vector<std::int64_t> coming)
       : backend_{backend},
         row_bytes_{hidden * static_cast<std::int64_t>(sizeof(float))},
         stage_{placement.stage},
-        coming_{std::move(blocks)},
+        coming_{std::move(coming)},
         column_{world.split(placement.column())},
         group_{world.split(placement.replica * placement.grid.pp + placement.stage)},
         berths_{std::make_unique<Berths>()} {
     const std::int64_t longest = coming_.empty() ? 0 : *std::max_element(coming_.begin(), coming_.end());
-    const bool first = stage_ == 0;
-    const bool last = stage_ + 1 == placement.grid.pp;
-    for (Berth& berth : berths_->in) berth.bytes = {host_memory, first ? 0 : longest * row_bytes_};
-    for (Berth& berth : berths_->out) berth.bytes = {host_memory, last ? 0 : longest * row_bytes_};
-    if (!first) {
-      for (std::size_t block = 0; block < berths_->in.size(); ++block) expect(block);
-    }
+    for (Berth& berth : berths_->in) berth.bytes = {host_memory, longest * row_bytes_};
+    for (std::size_t block = 0; block < berths_->in.size(); ++block) expect(block);
   }
 
   ~MpiLink() override {
@@ -86,28 +93,69 @@ class MpiLink final : public Link {
     if (busy()) static_cast<void>(berths_.release());
   }
 
+  bool arrived() override {
+    Transfer& transfer = in(received_).transfer;
+    transfer.poke();
+    return !transfer.busy();
+  }
+
   void receive(float* x, std::int64_t rows) override {
     REAP_CHECK(received_ < coming_.size() && coming_[received_] == rows, "block {} of {} has {} rows, not the expected",
                received_, coming_.size(), rows);
-    Berth& berth = berths_->in[received_ % berths_->in.size()];
-    berth.transfer.wait(column_, "wait for the stage before");
-    backend_.upload(x, berth.bytes.data(), static_cast<std::size_t>(rows * row_bytes_));
+    REAP_CHECK(!in(received_).transfer.busy(), "block {} has not arrived", received_);
+    backend_.upload(x, in(received_).bytes.data(), static_cast<std::size_t>(rows * row_bytes_));
     backend_.synchronize();  // the berth takes the next block at once
-    expect(received_ + berths_->in.size());
     ++received_;
+    expect(received_ + berths_->in.size() - 1);
+  }
+
+  bool clear() override {
+    Transfer& transfer = out(sent_).transfer;
+    transfer.poke();
+    return !transfer.busy();
   }
 
   void send(const float* x, std::int64_t rows) override {
-    Berth& berth = berths_->out[sent_ % berths_->out.size()];
-    berth.transfer.wait(column_, "wait for the stage behind");
+    Berth& berth = out(sent_);
+    REAP_CHECK(!berth.transfer.busy(), "the berth of block {} is taken", sent_);
+    make_room(berth.bytes, host_memory, rows * row_bytes_);
     backend_.download(berth.bytes.data(), x, static_cast<std::size_t>(rows * row_bytes_));
     backend_.synchronize();
-    berth.transfer.start_send(berth.bytes.data(), rows * row_bytes_, stage_ + 1, kBlockTag, column_.handle());
+    berth.transfer.start_send(berth.bytes.data(), rows * row_bytes_, stage_ + 1, kBlockTag, column_.handle(),
+                              MPI_Issend);  // so that it is known what the berth still holds
     ++sent_;
   }
 
-  void flush() override {
-    for (Berth& berth : berths_->out) berth.transfer.wait(column_, "wait for the stage behind");
+  bool flushed() override {
+    progress();
+    return std::none_of(berths_->out.begin(), berths_->out.end(), [](const Berth& b) { return b.transfer.busy(); });
+  }
+
+  // A block is the receiver's from the moment its berth waits for it: that berth fills without the receiver's help.
+  // What has been sent beyond is in the sender's berths, since a send ends only when a berth takes it.
+  std::vector<Travelling> all_travelling() override {
+    const auto [sent_to_us, taken_from_us] = all_counts();
+    std::vector<Travelling> travelling;
+    const std::size_t berths = berths_->in.size();
+    for (std::size_t n = received_; n < std::min(sent_to_us, received_ + berths); ++n) {
+      in(n).transfer.wait(column_, "block from the stage before");
+      travelling.push_back({true, static_cast<std::int64_t>(n), in(n).bytes.data()});
+    }
+    for (std::size_t n = taken_from_us + berths; n < sent_; ++n) {
+      REAP_CHECK(n + berths_->out.size() >= sent_, "block {} of {} sent is in no berth", n, sent_);
+      travelling.push_back({false, static_cast<std::int64_t>(n), out(n).bytes.data()});
+    }
+    return travelling;
+  }
+
+  void all_drop() override {
+    const Counts counts = all_counts();
+    for (; received_ < counts.sent_to_us; ++received_) {
+      in(received_).transfer.wait(column_, "block from the stage before");
+      if (received_ + berths_->in.size() < counts.sent_to_us) expect(received_ + berths_->in.size());
+    }
+    for (Berth& berth : berths_->in) berth.transfer.cancel();  // nothing comes any more
+    for (Berth& berth : berths_->out) berth.transfer.wait(column_, "block to the next stage");
   }
 
   void all_exchange(const std::byte* send, std::span<const std::int64_t> send_start, std::byte* receive,
@@ -126,7 +174,7 @@ class MpiLink final : public Link {
       transfer.start_send(send + send_start[s], send_start[s + 1] - send_start[s], shard, kExchangeTag,
                           group_.handle());
     });
-    transfer.wait(group_, "wait for the other expert shards");
+    transfer.wait(group_, "exchange between expert shards");
   }
 
   void progress() override {
@@ -140,9 +188,34 @@ class MpiLink final : public Link {
     std::array<Berth, 2> out;  // one leaving while the other is filled
   };
 
+  struct Counts {
+    std::size_t sent_to_us = 0;     // by the stage before
+    std::size_t taken_from_us = 0;  // by the next one
+  };
+
+  /// How many blocks the neighbours have sent and taken.
+  Counts all_counts() {
+    Counts counts;
+    Transfer transfer;
+    constexpr std::int64_t kBytes = sizeof(std::size_t);
+    const auto with = [&](int stage, const std::size_t& mine, std::size_t& theirs) {
+      if (stage < 0 || stage >= column_.size()) return;
+      transfer.start_receive(std::as_writable_bytes(std::span(&theirs, 1)).data(), kBytes, stage, kCountTag,
+                             column_.handle());
+      transfer.start_send(std::as_bytes(std::span(&mine, 1)).data(), kBytes, stage, kCountTag, column_.handle());
+    };
+    with(stage_ - 1, received_, counts.sent_to_us);
+    with(stage_ + 1, sent_, counts.taken_from_us);
+    transfer.wait(column_, "count blocks between stages");
+    return counts;
+  }
+
+  Berth& in(std::size_t block) { return berths_->in[block % berths_->in.size()]; }
+  Berth& out(std::size_t block) { return berths_->out[block % berths_->out.size()]; }
+
   void expect(std::size_t block) {
     if (block >= coming_.size()) return;
-    Berth& berth = berths_->in[block % berths_->in.size()];
+    Berth& berth = in(block);
     berth.transfer.start_receive(berth.bytes.data(), coming_[block] * row_bytes_, stage_ - 1, kBlockTag,
                                  column_.handle());
   }
@@ -167,8 +240,8 @@ class MpiLink final : public Link {
 }  // namespace
 
 std::unique_ptr<Link> make_mpi_link(const Comm& world, const Placement& placement, Backend& backend,
-                                    std::int64_t hidden, std::vector<std::int64_t> blocks) {
-  return std::make_unique<MpiLink>(world, placement, backend, hidden, std::move(blocks));
+                                    std::int64_t hidden, std::vector<std::int64_t> coming) {
+  return std::make_unique<MpiLink>(world, placement, backend, hidden, std::move(coming));
 }
 
 }  // namespace reap

@@ -13,8 +13,8 @@ namespace reap {
 
 /// The link over MPI, through host memory. Collective over `world`, whose ranks are those of the placement's grid.
 /// @param hidden  width of the hidden states
-/// @param blocks  rows of the blocks that will pass through this rank's stage, in order
+/// @param coming  rows of the blocks that will come from the stage before, in order
 std::unique_ptr<Link> make_mpi_link(const Comm& world, const Placement& placement, Backend& backend,
-                                    std::int64_t hidden, std::vector<std::int64_t> blocks);
+                                    std::int64_t hidden, std::vector<std::int64_t> coming);
 
 }  // namespace reap

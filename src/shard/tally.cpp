@@ -1,5 +1,6 @@
 #include "shard/tally.hpp"
 
+#include <algorithm>
 #include <limits>
 
 #include "kernels/check.hpp"
@@ -26,7 +27,7 @@ Tally::Tally(const Model& model, const Range& layers, std::int64_t groups, Backe
       sums_{backend.memory(), layers.size() * groups * experts_ * kSumsPerExpert},
       max_abs_{backend.memory(), layers.size() * groups * experts_},
       bad_slot_{backend.memory(), 1},
-      tokens_(static_cast<std::size_t>(groups)) {
+      tokens_(static_cast<std::size_t>(layers.size() * groups)) {
   backend.zero(sums_.data(), static_cast<std::size_t>(sums_.bytes()));
   backend.zero(max_abs_.data(), static_cast<std::size_t>(max_abs_.bytes()));
   backend.upload(bad_slot_.data(), &kNoSlot, sizeof kNoSlot);
@@ -41,6 +42,7 @@ void Tally::add(std::int64_t layer, const BlockRows& block, const LayerTrace& tr
   backend_.download(&bad, bad_slot_.data(), sizeof bad);
   backend_.synchronize();
   if (bad != kNoSlot) fail_slot(layer, block, trace, bad);
+  settle(layer, block);
 }
 
 void Tally::fail_slot(std::int64_t layer, const BlockRows& block, const LayerTrace& trace, std::int64_t slot) {
@@ -63,33 +65,32 @@ void Tally::fail_slot(std::int64_t layer, const BlockRows& block, const LayerTra
        layer, expert, sample, group / 2, group % 2, block.offset_in_sample(row), gate_value, norm);
 }
 
-void Tally::commit(const BlockRows& block) {
-  std::vector<std::int64_t> rows(tokens_.size());
+/// Brings the digits of the groups in the block to canonical form, and compares counts with tokens.
+void Tally::settle(std::int64_t layer, const BlockRows& block) {
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(groups_));
   for (const std::int32_t group : block.host_group()) ++rows[static_cast<std::size_t>(group)];
   std::vector<std::int64_t> sums(static_cast<std::size_t>(experts_ * kSumsPerExpert));
   const std::size_t bytes = sums.size() * sizeof(std::int64_t);
   for (std::int64_t group = 0; group < groups_; ++group) {
-    const auto g = static_cast<std::size_t>(group);
-    if (rows[g] == 0) continue;
-    tokens_[g] += rows[g];
-    for (std::int64_t layer = layers_.begin; layer < layers_.end; ++layer) {
-      std::int64_t* at = sums_.data() + cell(layer, group) * kSumsPerExpert;
-      backend_.download(sums.data(), at, bytes);
-      backend_.synchronize();
-      normalise_sums(sums, layer);
-      std::int64_t slots = 0;
-      for (std::int64_t expert = 0; expert < experts_; ++expert) {
-        slots += sums[static_cast<std::size_t>(expert * kSumsPerExpert)];
-      }
-      REAP_CHECK(slots == top_k_ * tokens_[g], "layer {}, group {}: counts add up to {}, expected top_k {} x {} tokens",
-                 layer, group, slots, top_k_, tokens_[g]);
-      backend_.upload(at, sums.data(), bytes);
+    if (rows[static_cast<std::size_t>(group)] == 0) continue;
+    std::int64_t& tokens = tokens_[static_cast<std::size_t>((layer - layers_.begin) * groups_ + group)];
+    tokens += rows[static_cast<std::size_t>(group)];
+    std::int64_t* at = sums_.data() + cell(layer, group) * kSumsPerExpert;
+    backend_.download(sums.data(), at, bytes);
+    backend_.synchronize();
+    normalise_sums(sums, layer);
+    std::int64_t slots = 0;
+    for (std::int64_t expert = 0; expert < experts_; ++expert) {
+      slots += sums[static_cast<std::size_t>(expert * kSumsPerExpert)];
     }
+    REAP_CHECK(slots == top_k_ * tokens, "layer {}, group {}: counts add up to {}, expected top_k {} x {} tokens",
+               layer, group, slots, top_k_, tokens);
+    backend_.upload(at, sums.data(), bytes);
   }
   backend_.synchronize();
 }
 
-Saliency Tally::all_sum(const Comm& world) const {
+Saliency Tally::all_sum(const Comm& world, const Saliency& base) const {
   Saliency total(groups_, model_layers_, experts_);
   for (std::int64_t layer = layers_.begin; layer < layers_.end; ++layer) {
     for (std::int64_t group = 0; group < groups_; ++group) {
@@ -101,6 +102,13 @@ Saliency Tally::all_sum(const Comm& world) const {
     }
   }
   backend_.synchronize();
+  if (world.rank() == 0 && !base.sums.empty()) {
+    REAP_CHECK(base.sums.size() == total.sums.size(), "a base of {} sums, not {}", base.sums.size(), total.sums.size());
+    for (std::size_t i = 0; i < total.sums.size(); ++i) total.sums[i] += base.sums[i];
+    for (std::size_t i = 0; i < total.max_abs.size(); ++i) {
+      total.max_abs[i] = std::max(total.max_abs[i], base.max_abs[i]);
+    }
+  }
   world.all_sum(total.sums);
   world.all_max(total.max_abs);
   total.normalise();

@@ -18,18 +18,16 @@ class Tally {
  public:
   Tally(const Model& model, const Range& layers, std::int64_t groups, Backend& backend);
 
-  /// Adds the slots of one block in one layer.
+  /// Adds the slots of one block in one layer, carries the digits, and checks that nothing was lost.
   /// @throws Error(numerics) naming layer, expert and sample when a value is not finite or out of range
   void add(std::int64_t layer, const BlockRows& block, const LayerTrace& trace);
 
-  /// Closes a block that went through all layers: carries its digits, and checks that nothing was lost, per layer and
-  /// group.
-  void commit(const BlockRows& block);
-
-  /// The sums of all ranks, normalised. Each layer and block was added on exactly one rank.
-  Saliency all_sum(const Comm& world) const;
+  /// The sums of all ranks, normalised, on top of `base` (the same on every rank; empty = nothing). Each layer and
+  /// block was added on exactly one rank, or is in the base. Collective.
+  Saliency all_sum(const Comm& world, const Saliency& base = {}) const;
 
  private:
+  void settle(std::int64_t layer, const BlockRows& block);
   [[noreturn]] void fail_slot(std::int64_t layer, const BlockRows& block, const LayerTrace& trace, std::int64_t slot);
   /// First cell of [layers of this rank, groups, experts].
   std::int64_t cell(std::int64_t layer, std::int64_t group) const {
@@ -42,7 +40,7 @@ class Tally {
   Buffer<std::int64_t> sums_;  // [layers of this rank, groups, experts, kSumsPerExpert]
   Buffer<float> max_abs_;      // [layers of this rank, groups, experts]
   Buffer<std::int64_t> bad_slot_;
-  std::vector<std::int64_t> tokens_;  // [groups] committed
+  std::vector<std::int64_t> tokens_;  // [layers of this rank, groups] added
 };
 
 }  // namespace reap

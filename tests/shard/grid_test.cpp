@@ -1,11 +1,9 @@
 // The exactness promise: the field sums of a calibration pass are the same bits on every grid.
 #include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <cstring>
 #include <limits>
 
 #include "golden.hpp"
+#include "grid_fixture.hpp"
 #include "kernels/check.hpp"
 #include "observe_fixture.hpp"
 #include "random_checkpoint.hpp"
@@ -14,60 +12,11 @@
 namespace reap {
 namespace {
 
+using test::grids;
 using test::Observer;
-
-/// A folder that all ranks see, with a random checkpoint in it; gone at the end.
-class SharedFolder {
- public:
-  SharedFolder(const Comm& world, const test::RandomModel& model) : world_{world} {
-    const std::string mine = fmt::format("reap_grid_test_{}", getpid());
-    path_ = std::filesystem::temp_directory_path() / world.all_broadcast(0, mine);
-    if (world.rank() == 0) test::write_random_checkpoint(path_, model);
-    world.all_barrier();
-  }
-  ~SharedFolder() {
-    world_.all_barrier();
-    if (world_.rank() == 0) std::filesystem::remove_all(path_);
-  }
-  SharedFolder(const SharedFolder&) = delete;
-  SharedFolder& operator=(const SharedFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  const Comm& world_;
-  std::filesystem::path path_;
-};
-
-/// Samples of unlike lengths in three domains; blocks of 64 tokens put some alone and some together.
-Samples odd_samples(std::int64_t vocab) {
-  const std::vector<std::int64_t> lengths{1, 17, 40, 3, 64, 90, 5, 2, 2, 33, 31, 1, 63, 70, 8};
-  std::vector<std::int64_t> offsets{0};
-  std::vector<std::uint8_t> domain;
-  std::vector<std::int32_t> tokens;
-  for (std::size_t sample = 0; sample < lengths.size(); ++sample) {
-    offsets.push_back(offsets.back() + lengths[sample]);
-    domain.push_back(static_cast<std::uint8_t>(sample % 3));
-    for (std::int64_t i = 0; i < lengths[sample]; ++i) {
-      tokens.push_back(static_cast<std::int32_t>((offsets.back() * 31 + i * i * 7) % vocab));
-    }
-  }
-  return test::samples_in_memory(std::move(offsets), std::move(tokens), std::move(domain), 3);
-}
-
-std::vector<Grid> grids(int ranks, const Model& model) {
-  std::vector<Grid> all;
-  for (int pp = 1; pp <= ranks && pp <= model.layers; ++pp) {
-    for (int ep = 1; ep <= ranks && ep <= model.router.experts; ++ep) {
-      if (ranks % (pp * ep) == 0) all.push_back({pp, ep, ranks / (pp * ep)});
-    }
-  }
-  return all;
-}
-
-template <class T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
-}
+using test::odd_samples;
+using test::same_bits;
+using test::SharedFolder;
 
 void all_expect_equal_on_every_grid(const Comm& world, const Observer& observer) {
   const Comm alone(MPI_COMM_SELF);
@@ -190,16 +139,14 @@ TEST(Pipeline, ErrorsOfLoadingReachEveryRank) {
   const test::RandomModel model;
   const SharedFolder folder(world, model);
   const Observer observer(folder.path(), odd_samples(model.vocab), 64);
-  const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
-  const Placement placement = place(observer.model(), {1, 1, world.size()}, world.rank());
   const int broken = world.size() - 1;
-  PipelineEvents events;
-  events.layer_loaded = [&](std::int64_t layers, std::int64_t) {
-    if (world.rank() == broken && layers == 2) fail(ExitCode::io, "disk of rank {} is gone", broken);
+  int layers = 0;
+  Observer::Manner manner;
+  manner.events.layer_read = [&](std::int64_t) {
+    if (world.rank() == broken && ++layers == 2) fail(ExitCode::io, "disk of rank {} is gone", broken);
   };
   try {
-    all_observe(world, observer.checkpoint(), observer.model(), placement, observer.samples(), observer.blocks(),
-                *backend, events);
+    observer.all_run(world, {1, 1, world.size()}, manner);
     FAIL() << "nothing thrown";
   } catch (const SharedError& error) {
     EXPECT_EQ(error.code(), ExitCode::io);
@@ -212,19 +159,19 @@ TEST(Pipeline, EventsTellOfEveryLayerAndBlock) {
   const test::RandomModel model;
   const SharedFolder folder(world, model);
   const Observer observer(folder.path(), odd_samples(model.vocab), 64);
-  const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
-  const Placement placement = place(observer.model(), {1, 1, world.size()}, world.rank());
-  std::int64_t loaded = 0;
+  std::int64_t read = 0;
+  std::int64_t layers = 0;
   std::int64_t tokens = 0;
-  PipelineEvents events;
-  events.layer_loaded = [&](std::int64_t layers, std::int64_t bytes) {
-    EXPECT_EQ(layers, ++loaded);
+  Observer::Manner manner;
+  manner.events.layer_read = [&](std::int64_t bytes) {
     EXPECT_GT(bytes, 0);
+    ++read;
   };
-  events.block_done = [&](const Block& block) { tokens += block.rows(); };
-  all_observe(world, observer.checkpoint(), observer.model(), placement, observer.samples(), observer.blocks(),
-              *backend, events);
-  EXPECT_EQ(loaded, model.layers);
+  manner.events.layer_done = [&](const Block& block) { layers += block.rows(); };
+  manner.events.block_done = [&](const Block& block) { tokens += block.rows(); };
+  observer.all_run(world, {1, 1, world.size()}, manner);
+  EXPECT_EQ(read, model.layers);
+  EXPECT_EQ(layers, tokens * model.layers);
   world.all_sum(std::span(&tokens, 1));
   EXPECT_EQ(tokens, observer.samples().tokens());
 }

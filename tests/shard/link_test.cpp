@@ -24,18 +24,24 @@ Placement shards_only(const Comm& world) {
   return place(model, {.pp = 1, .ep = world.size(), .dp = 1}, world.rank());
 }
 
+/// What a stage is told to expect.
+std::vector<std::int64_t> coming(const Placement& placement, const std::vector<std::int64_t>& blocks) {
+  return placement.stage == 0 ? std::vector<std::int64_t>{} : blocks;
+}
+
 /// Blocks of unlike lengths go down the stages; each stage adds one to every value. Some are sent while others travel.
 TEST(Link, BlocksPassFromStageToStageInOrder) {
   const Comm world(MPI_COMM_WORLD);
   const Placement placement = stages_only(world);
   const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
   const std::vector<std::int64_t> blocks{3, 1, 70'000, 2, 2, 0, 11, 4};  // the long one takes the rendezvous path
-  const auto link = make_mpi_link(world, placement, *backend, kHidden, blocks);
+  const auto link = make_mpi_link(world, placement, *backend, kHidden, coming(placement, blocks));
   for (std::size_t block = 0; block < blocks.size(); ++block) {
     std::vector<float> x(static_cast<std::size_t>(blocks[block] * kHidden));
     if (placement.stage == 0) {
       std::iota(x.begin(), x.end(), static_cast<float>(block));
     } else {
+      world.wait_until([&] { return link->arrived(); }, "test");
       link->receive(x.data(), blocks[block]);
     }
     link->progress();
@@ -44,12 +50,65 @@ TEST(Link, BlocksPassFromStageToStageInOrder) {
       x[i] += 1;
     }
     if (placement.stage + 1 < placement.grid.pp) {
+      world.wait_until([&] { return link->clear(); }, "test");
       link->send(x.data(), blocks[block]);
       std::fill(x.begin(), x.end(), -1.0F);  // x is ours again
     }
   }
-  link->flush();
+  world.wait_until([&] { return link->flushed(); }, "test");
   world.all_barrier();
+}
+
+/// The first stage sends as much as it can; the others take `taken` blocks and then nothing more.
+TEST(Link, EveryBlockOnItsWayIsOneRanks) {
+  const Comm world(MPI_COMM_WORLD);
+  const Placement placement = stages_only(world);
+  const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
+  const std::vector<std::int64_t> blocks{3, 1, 70'000, 2, 2, 0, 11, 4};
+  for (std::size_t taken = 0; taken < 4; ++taken) {
+    const auto link = make_mpi_link(world, placement, *backend, kHidden, coming(placement, blocks));
+    std::vector<float> x(70'000 * kHidden);
+    const auto send = [&](std::size_t block) {
+      std::fill(x.begin(), x.end(), static_cast<float>(block));
+      link->send(x.data(), blocks[block]);
+    };
+    std::size_t sent = 0;
+    if (placement.stage == 0) {
+      // Two in berths of the next stage, and two that wait here for theirs to be free.
+      const std::size_t room = world.size() == 1 ? 0 : taken + 4;
+      for (; sent < std::min(room, blocks.size()); ++sent) {
+        world.wait_until([&] { return link->clear(); }, "test");
+        send(sent);
+      }
+    } else if (placement.stage == 1) {
+      for (std::size_t block = 0; block < taken; ++block) {
+        world.wait_until([&] { return link->arrived(); }, "test");
+        link->receive(x.data(), blocks[block]);
+        ASSERT_TRUE(blocks[block] == 0 || x[0] == static_cast<float>(block));
+      }
+    }
+    world.all_barrier();
+    std::vector<std::int64_t> owners(blocks.size());
+    for (int round = 0; round < 2; ++round) {  // they stay on their way
+      std::fill(owners.begin(), owners.end(), 0);
+      for (const Link::Travelling& block : link->all_travelling()) {
+        const auto n = static_cast<std::size_t>(block.number);
+        EXPECT_EQ(block.incoming, placement.stage == 1);
+        ++owners[n];
+        if (blocks[n] == 0) continue;
+        float first = 0;
+        std::memcpy(&first, block.x, sizeof first);
+        EXPECT_EQ(first, static_cast<float>(n));
+      }
+      world.all_sum(owners);
+      for (std::size_t n = 0; n < blocks.size(); ++n) {
+        EXPECT_EQ(owners[n], world.size() > 1 && n >= taken && n < taken + 4 ? 1 : 0) << "block " << n;
+      }
+    }
+    link->all_drop();
+    EXPECT_TRUE(link->flushed());
+    world.all_barrier();
+  }
 }
 
 TEST(Link, ExchangeTakesEachPartToItsShard) {

@@ -42,7 +42,6 @@ TEST(Tally, RanksAddUpOnce) {
   Tally tally(f.model, {layer, layer + 1}, f.samples.groups(), *f.backend);
   if (world.rank() < 3) {
     tally.add(layer, f.rows, f.trace());
-    tally.commit(f.rows);
   }
   const Saliency total = tally.all_sum(world);
   for (std::int64_t l = 0; l < 3; ++l) {
@@ -75,17 +74,23 @@ TEST(Tally, NamesTheSlotThatIsNotFinite) {
   }
 }
 
-TEST(Tally, NoticesALostLayer) {
+TEST(Tally, AddsToWhatWasSummedBefore) {
+  const Comm world(MPI_COMM_WORLD);
   Fixture f;
-  Tally tally(f.model, {0, 2}, f.samples.groups(), *f.backend);
-  tally.add(0, f.rows, f.trace());
-  try {
-    tally.commit(f.rows);  // layer 1 never saw the block
-    FAIL() << "accepted a lost layer";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::bug);
-    EXPECT_NE(std::string(error.what()).find("layer 1, group 0"), std::string::npos) << error.what();
-  }
+  const auto sums = [&](int times, const Saliency& base) {
+    Tally tally(f.model, {0, 3}, f.samples.groups(), *f.backend);
+    for (int i = 0; i < times && world.rank() == 0; ++i) {
+      for (std::int64_t layer = 0; layer < 3; ++layer) tally.add(layer, f.rows, f.trace());
+    }
+    return tally.all_sum(world, base);
+  };
+  const Saliency in_one = sums(5, {});
+  const Saliency in_two = sums(2, sums(3, {}));
+  EXPECT_EQ(in_one.count(0, 2, 0), 10);
+  EXPECT_EQ(in_two.sums, in_one.sums);
+  EXPECT_EQ(in_two.max_abs, in_one.max_abs);
+  EXPECT_EQ(sums(0, in_one).sums, in_one.sums);
+  EXPECT_EQ(sums(0, in_one).max_abs, in_one.max_abs);
 }
 
 }  // namespace

@@ -1,0 +1,205 @@
+// A pass that streams its weights, and one that is stopped at any point and goes on anywhere, gives the bits of a pass
+// in one piece.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <random>
+
+#include "grid_fixture.hpp"
+
+namespace reap {
+namespace {
+
+using test::Observer;
+
+constexpr std::int64_t kBlockTokens = 64;  // some samples alone, some together
+
+/// A small model whose layers are about 40 kB, and its samples.
+struct Fixture {
+  explicit Fixture(const Comm& world)
+      : folder{world, model}, observer{folder.path(), test::odd_samples(model.vocab), kBlockTokens} {
+    expected = observer.all_run(Comm(MPI_COMM_SELF), {1, 1, 1}, Compute::fp32);
+  }
+  test::RandomModel model;
+  test::SharedFolder folder;
+  Observer observer;
+  Saliency expected;
+};
+
+/// Resident; streamed with hardly any window or room for blocks; with room for some of each; all blocks in one wave.
+std::vector<Holding> holdings() {
+  return {{false, 0, 0}, {true, 0, 0}, {true, 60'000, 150}, {true, 1'000'000, 1'000'000}};
+}
+
+std::string text_of(const Grid& grid, const Holding& holding) {
+  return fmt::format("pp {} ep {} dp {}, {} window {} wave {}", grid.pp, grid.ep, grid.dp,
+                     holding.streamed ? "streamed" : "resident", holding.weight_window, holding.wave_rows);
+}
+
+void expect_same(const Saliency& got, const Saliency& expected) {
+  EXPECT_TRUE(test::same_bits(got.sums, expected.sums));
+  EXPECT_TRUE(test::same_bits(got.max_abs, expected.max_abs));
+}
+
+TEST(Streaming, GivesTheBitsOfAResidentPass) {
+  const Comm world(MPI_COMM_WORLD);
+  const Fixture f(world);
+  for (const Grid& grid : test::grids(world.size(), f.observer.model())) {
+    for (const Holding& holding : holdings()) {
+      for (const bool scratch : {false, true}) {
+        if (scratch && !holding.streamed) continue;
+        SCOPED_TRACE(text_of(grid, holding) + (scratch ? ", scratch" : ""));
+        Observer::Manner manner;
+        manner.holding = holding;
+        if (scratch) manner.scratch = f.folder.path();
+        expect_same(f.observer.all_run(world, grid, manner), f.expected);
+      }
+    }
+  }
+}
+
+TEST(Streaming, ErrorsOfTheReaderEndThePass) {
+  const Comm world(MPI_COMM_WORLD);
+  const test::RandomModel model;
+  const test::SharedFolder folder(world, model);
+  const Observer observer(folder.path(), test::odd_samples(model.vocab), kBlockTokens);
+  world.all_barrier();
+  if (world.rank() == 0) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+      if (entry.path().extension() == ".safetensors") std::filesystem::resize_file(entry.path(), 100'000);
+    }
+  }
+  world.all_barrier();
+  Observer::Manner manner;
+  manner.holding = {true, 0, 0};
+  try {
+    observer.all_run(Comm(MPI_COMM_SELF), {1, 1, 1}, manner);
+    FAIL() << "read beyond the end";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io);
+    EXPECT_NE(std::string(error.what()).find("has shrunk"), std::string::npos) << error.what();
+  }
+}
+
+/// A state that has been saved, on every rank.
+struct Saved {
+  Snapshot snapshot;
+  std::map<std::int64_t, std::vector<float>> hidden;  // by block
+
+  StartingPoint start() const {
+    return {snapshot, [this](std::int64_t block, float* x) { std::ranges::copy(hidden.at(block), x); }};
+  }
+};
+
+Saved all_save(const Comm& world, const Snapshot& snapshot, const std::vector<HeldBlock>& own, std::int64_t hidden) {
+  Saved saved{snapshot, {}};
+  std::string mine;
+  for (const HeldBlock& block : own) {
+    std::vector<float> x(static_cast<std::size_t>(block.rows * hidden));
+    block.read(x.data());
+    const auto size = static_cast<std::int64_t>(x.size());
+    mine.append(reinterpret_cast<const char*>(&block.block), sizeof block.block);
+    mine.append(reinterpret_cast<const char*>(&size), sizeof size);
+    mine.append(reinterpret_cast<const char*>(x.data()), x.size() * sizeof(float));
+  }
+  for (const std::string& text : world.all_gather(mine)) {
+    for (std::size_t at = 0; at < text.size();) {
+      std::int64_t block = 0;
+      std::int64_t size = 0;
+      std::memcpy(&block, text.data() + at, sizeof block);
+      std::memcpy(&size, text.data() + at + sizeof block, sizeof size);
+      std::vector<float> x(static_cast<std::size_t>(size));
+      std::memcpy(x.data(), text.data() + at + 2 * sizeof block, x.size() * sizeof(float));
+      at += 2 * sizeof block + x.size() * sizeof(float);
+      EXPECT_TRUE(saved.hidden.emplace(block, std::move(x)).second) << "block " << block << " is held twice";
+    }
+  }
+  return saved;
+}
+
+/// The sums are those of the blocks that have passed, layer by layer, and exactly the blocks inside have hidden states.
+void expect_consistent(const Saved& saved, const Observer& observer) {
+  const Model& model = observer.model();
+  std::vector<std::int64_t> tokens(static_cast<std::size_t>(model.layers));
+  for (std::size_t block = 0; block < observer.blocks().size(); ++block) {
+    const std::int64_t next = saved.snapshot.next_layer[block];
+    for (std::int64_t layer = 0; layer < next; ++layer) {
+      tokens[static_cast<std::size_t>(layer)] += observer.blocks()[block].rows();
+    }
+    EXPECT_EQ(saved.hidden.contains(static_cast<std::int64_t>(block)), next > 0 && next < model.layers) << block;
+  }
+  for (std::int64_t layer = 0; layer < model.layers; ++layer) {
+    std::int64_t slots = 0;
+    for (std::int64_t group = 0; group < saved.snapshot.saliency.groups; ++group) {
+      for (std::int64_t e = 0; e < model.router.experts; ++e) slots += saved.snapshot.saliency.count(group, layer, e);
+    }
+    EXPECT_EQ(slots, model.router.top_k * tokens[static_cast<std::size_t>(layer)]) << "layer " << layer;
+  }
+}
+
+TEST(Saving, LeavesThePassAsItWas) {
+  const Comm world(MPI_COMM_WORLD);
+  const Fixture f(world);
+  for (const Grid& grid : test::grids(world.size(), f.observer.model())) {
+    for (const Holding& holding : holdings()) {
+      SCOPED_TRACE(text_of(grid, holding));
+      Observer::Manner manner;
+      manner.holding = holding;
+      int saves = 0;
+      manner.events.wishes.save = [] { return true; };  // after every operation
+      manner.events.all_save = [&](const Snapshot& snapshot, const std::vector<HeldBlock>& own) {
+        expect_consistent(all_save(world, snapshot, own, f.observer.model().hidden), f.observer);
+        ++saves;
+      };
+      expect_same(f.observer.all_run(world, grid, manner), f.expected);
+      EXPECT_GT(saves, 0);
+    }
+  }
+}
+
+/// Runs until the pass is over, stopped again and again, each time on the next grid and in the next manner.
+TEST(Resuming, GivesTheBitsOfAPassInOnePiece) {
+  const Comm world(MPI_COMM_WORLD);
+  const Fixture f(world);
+  const std::vector<Grid> grids = test::grids(world.size(), f.observer.model());
+  std::mt19937 random(7);  // the same on every rank
+  std::size_t turn = 0;
+  for (int trial = 0; trial < 12; ++trial) {
+    std::optional<Saved> saved;
+    int stops = 0;
+    for (bool over = false; !over; ++turn) {
+      const Grid& grid = grids[turn % grids.size()];
+      const Holding holding = holdings()[turn / 2 % holdings().size()];
+      SCOPED_TRACE(fmt::format("trial {}, stop {}: {}", trial, stops, text_of(grid, holding)));
+      const auto asked = static_cast<int>(random() % static_cast<unsigned>(world.size()));
+      int left = static_cast<int>(random() % 30);
+      const bool scratch = random() % 2 == 0;
+      Observer::Manner manner;
+      manner.holding = holding;
+      if (scratch) manner.scratch = f.folder.path();
+      if (saved) manner.start = saved->start();
+      manner.events.layer_done = [&](const Block&) { --left; };
+      manner.events.wishes.stop = [&] { return world.rank() == asked && left <= 0; };
+      std::optional<Saved> next;
+      manner.events.all_save = [&](const Snapshot& snapshot, const std::vector<HeldBlock>& own) {
+        next = all_save(world, snapshot, own, f.observer.model().hidden);
+        expect_consistent(*next, f.observer);
+      };
+      try {
+        expect_same(f.observer.all_run(world, grid, manner), f.expected);
+        over = true;
+      } catch (const SharedError& error) {
+        ASSERT_EQ(error.code(), ExitCode::stopped) << error.what();
+        ASSERT_TRUE(next);
+        saved = std::move(next);
+        ++stops;
+      }
+      ASSERT_LT(stops, 200) << "no progress";
+    }
+  }
+}
+
+}  // namespace
+}  // namespace reap
