@@ -8,6 +8,7 @@
 #include "driver/options.hpp"
 #include "driver/progress.hpp"
 #include "shard/comm.hpp"
+#include "shard/pulse.hpp"
 
 namespace reap {
 
@@ -17,6 +18,7 @@ struct Job {
   const Options& options;
   Log& log;
   Progress& progress;
+  Pulse& pulse;
 };
 
 /// A command of the program.

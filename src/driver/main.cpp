@@ -8,6 +8,7 @@
 #include <new>
 
 #include "driver/commands.hpp"
+#include "driver/stop_request.hpp"
 #include "kernels/check.hpp"
 
 namespace {
@@ -50,13 +51,17 @@ void run_command(const reap::Comm& world, const reap::Options& options) {
     log = std::make_unique<reap::Log>(options.log_dir, world.rank());
     progress = std::make_unique<reap::Progress>(*log, world.rank(), options.metrics);
   });
-  reap::Job job{world, options, *log, *progress};
+  reap::Pulse pulse(world, std::chrono::duration<double>(options.timeout_seconds));
+  world.on_wait([&] { pulse.beat(); });
+  reap::Job job{world, options, *log, *progress, pulse};
   reap::find_command(options.command)->run(job);
+  world.on_wait({});
 }
 
 int run_job(const reap::Options& options) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of write(), with a name, not a signal
   const MpiSession session;
+  if (!options.state.empty()) reap::install_stop_handlers();  // after MPI_Init, which may set handlers of its own
   const reap::Comm world(MPI_COMM_WORLD);
   const reap::Scope scope(fmt::format("rank {}", world.rank()));
   try {

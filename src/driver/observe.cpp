@@ -7,10 +7,11 @@
 
 #include "driver/atomic_file.hpp"
 #include "driver/calibration.hpp"
+#include "driver/calibration_pass.hpp"
 #include "driver/pass_setup.hpp"
 #include "driver/resources.hpp"
+#include "driver/state.hpp"
 #include "kernels/check.hpp"
-#include "shard/pipeline.hpp"
 
 namespace reap {
 namespace {
@@ -69,9 +70,9 @@ std::optional<SaliencyFile> all_reuse(Job& job, const SaliencyInfo& info, const 
   return result;
 }
 
-std::string describe(const Placement& p, int threads, const Backend& backend) {
-  return fmt::format("grid pp {} x ep {} x dp {}, {} threads per rank, MPI transport, {}", p.grid.pp, p.grid.ep,
-                     p.grid.dp, threads, backend.numerics_id());
+std::string describe(const Placement& p, const Holding& holding, int threads, const Backend& backend) {
+  return fmt::format("grid pp {} x ep {} x dp {}, weights {}, {} threads per rank, MPI transport, {}", p.grid.pp,
+                     p.grid.ep, p.grid.dp, holding.streamed ? "streamed" : "resident", threads, backend.numerics_id());
 }
 
 }  // namespace
@@ -109,26 +110,17 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
   if (auto earlier = all_reuse(job, info, file)) return std::move(*earlier);
 
   job.log.info(fmt::format("observe: {} samples, {} tokens, {} blocks; {}", samples.samples(), samples.tokens(),
-                           blocks.size(), describe(placement, threads, *backend)));
-  std::int64_t own = 0;
-  for (const Block& b : blocks) own += b.index % placement.columns() == placement.column() ? b.rows() : 0;
-  const std::int64_t weights = weight_bytes_per_rank(model, placement.grid, o.compute);
-  job.progress.begin("load", "bytes", weights * job.world.size(), weights);
-  PipelineEvents events;
-  events.layer_loaded = [&](std::int64_t layers_loaded, std::int64_t bytes) {
-    job.progress.advance(bytes);
-    if (layers_loaded < placement.layers.size()) return;
-    job.progress.end();
-    job.progress.begin("observe", "tokens", samples.tokens(), own,
-                       static_cast<double>(model.layers) * layer_flops_per_token(model, setup.work.mean_context));
-  };
-  events.block_done = [&](const Block& block) { job.progress.advance(block.rows(), 1); };
-  SaliencyFile result{info,
-                      all_observe(job.world, source.checkpoint, model, placement, samples, blocks, *backend, events)};
-  job.progress.end();
+                           blocks.size(), describe(placement, chosen.holding, threads, *backend)));
+  PassPlan plan{source.checkpoint, model,  placement,
+                samples,           blocks, chosen.holding,
+                o.scratch,         {},     [&] { return make_cpu_backend(o.compute, 1, o.cpu_isa); }};
+  const double flops_per_token =
+      static_cast<double>(model.layers) * layer_flops_per_token(model, setup.work.mean_context);
+  SaliencyFile result{info, all_calibration_pass(job, plan, info, flops_per_token, *backend)};
   job.world.all_try([&] {
     if (job.world.rank() == 0) write_saliency(file, result.info, result.saliency);
   });
+  if (!o.state.empty()) StateFolder(o.state, info, blocks, model.hidden, model.layers).all_remove(job.world);
   return result;
 }
 

@@ -22,7 +22,8 @@ Cut::Cut(Pulse& pulse, const Grid& grid, int rank, Wishes wishes)
 
 void Cut::poll() {
   const bool stop = wishes_.stop && wishes_.stop();
-  pulse_.say({holding_ ? cuts_ + 1 : cuts_, begun_, stop ? 1 : 0, finished_ ? 1 : 0});
+  // Changed words leave at once, so the number is said only when it is asked for.
+  pulse_.say({holding_ ? cuts_ + 1 : cuts_, holding_ ? begun_ : 0, stop ? 1 : 0, finished_ ? 1 : 0});
   pulse_.beat();
   if (rank_ == 0) conduct();
   obey();
