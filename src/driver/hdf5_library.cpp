@@ -21,7 +21,8 @@ Cause last_cause() {
     auto& out = *static_cast<Cause*>(into);
     if (depth == 0) {
       out.text = entry->desc;
-      out.of_system = entry->maj_num == H5E_IO;
+      // Opening reports under another class than reading and writing, but both tell the system's number.
+      out.of_system = entry->maj_num == H5E_IO || out.text.find("errno = ") != std::string::npos;
     }
     return 0;
   };

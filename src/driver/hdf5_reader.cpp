@@ -61,8 +61,10 @@ Handle open_for_reading(const std::string& name) {
   // them.
   H5Pset_file_locking(access, false, true);
   Handle file(H5Fopen(name.c_str(), H5F_ACC_RDONLY, access), H5Fclose);
-  if (file < 0) fail(ExitCode::bad_input, "{}: not a HDF5 file, or not a whole one: {}", name, last_cause().text);
-  return file;
+  if (file >= 0) return file;
+  const Cause cause = last_cause();
+  if (cause.of_system) fail(ExitCode::io, "{}: cannot be opened: {}", name, cause.text);
+  fail(ExitCode::bad_input, "{}: not a HDF5 file, or not a whole one: {}", name, cause.text);
 }
 
 }  // namespace
