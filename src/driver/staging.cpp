@@ -118,7 +118,12 @@ void Staging::create(const fs::path& source, std::uint64_t bytes, bool overwrite
   check_space(output_.parent_path(), bytes - std::min(bytes, there));
   if (!fs::create_directory(partial_, error) && !error) return;
   if (error) fail(ExitCode::io, "{}: cannot be made: {}", partial_.string(), error.message());
-  unfinished.write_stamp(stamp);
+  try {
+    unfinished.write_stamp(stamp);
+  } catch (...) {
+    discard();
+    throw;
+  }
 }
 
 void Staging::recover() const {
