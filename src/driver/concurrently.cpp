@@ -2,39 +2,61 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "kernels/error.hpp"
 
 namespace reap {
+namespace {
 
-void for_each_concurrently(std::size_t count, std::size_t workers, const std::function<void(std::size_t index)>& work) {
+constexpr std::chrono::milliseconds kIdleInterval{50};
+
+}  // namespace
+
+void for_each_concurrently(std::size_t count, std::size_t workers, const std::function<void(std::size_t index)>& work,
+                           const std::function<void()>& idle) {
   std::atomic<std::size_t> next = 0;
   std::mutex mutex;
+  std::condition_variable one_ended;
   std::exception_ptr error;
-  const auto run = [&] {
+  std::size_t at_work = std::min(workers, count);
+  const auto keep_first = [&](std::exception_ptr thrown) {
+    next = count;
+    const std::lock_guard lock(mutex);
+    if (!error) error = std::move(thrown);
+  };
+  const auto run = [&, place = scope_path()] {
+    const Scope scope(place);  // scopes are per thread
     try {
       for (std::size_t index = next++; index < count; index = next++) work(index);
     } catch (...) {
-      next = count;
-      const std::lock_guard lock(mutex);
-      if (!error) error = std::current_exception();
+      keep_first(std::current_exception());
     }
+    const std::lock_guard lock(mutex);
+    --at_work;
+    one_ended.notify_one();
   };
   {
     std::vector<std::jthread> threads;
-    for (std::size_t i = 1; i < std::min(workers, count); ++i) {
-      threads.emplace_back([&run, place = scope_path()] {
-        const Scope scope(place);  // scopes are per thread
-        run();
-      });
+    for (std::size_t i = at_work; i > 0; --i) threads.emplace_back(run);
+    std::unique_lock lock(mutex);
+    while (!one_ended.wait_for(lock, kIdleInterval, [&] { return at_work == 0; })) {
+      lock.unlock();
+      try {
+        if (idle) idle();
+      } catch (...) {
+        keep_first(std::current_exception());
+      }
+      lock.lock();
     }
-    run();
   }
   if (error) std::rethrow_exception(error);
 }

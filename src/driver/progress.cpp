@@ -10,6 +10,7 @@
 
 #include "kernels/check.hpp"
 #include "shard/json.hpp"
+#include "shard/operations.hpp"
 
 namespace reap {
 namespace {
@@ -63,6 +64,7 @@ Progress::~Progress() {
 
 void Progress::begin(std::string_view phase, std::string_view unit, std::int64_t total, std::int64_t own,
                      double flops_unit) {
+  operations::phase(phase);
   phase_ = phase;
   unit_ = unit;
   total_ = total;
@@ -74,6 +76,7 @@ void Progress::begin(std::string_view phase, std::string_view unit, std::int64_t
 }
 
 void Progress::advance(std::int64_t units, std::int64_t steps) {
+  operations::moved();
   done_ += units;
   steps_ += steps;
   if (!speaks_) return;

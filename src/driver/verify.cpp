@@ -49,9 +49,10 @@ VerifyReport all_verify(const Comm& world, const fs::path& source, const fs::pat
     for (const ManifestFile& file : pair->manifest.files) bytes.push_back(file.bytes);
     const std::vector<std::size_t> own = share_out(bytes, world.size(), world.rank());
     const auto one_at_a_time = serialised(progress);
-    for_each_concurrently(own.size(), kFilesAtOnce, [&](std::size_t i) {
+    const auto check = [&](std::size_t i) {
       verify_file(*pair->output, pair->source, pair->slices, pair->manifest, own[i], one_at_a_time);
-    });
+    };
+    for_each_concurrently(own.size(), kFilesAtOnce, check, [&] { world.idle(); });
   });
   VerifyReport report;
   report.tensors = static_cast<std::int64_t>(checkpoint.tensors().size());

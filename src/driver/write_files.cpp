@@ -32,11 +32,12 @@ std::vector<FileDigests> check_own(const Comm& world, const std::vector<OutputFi
   for (const FileDigests& file : kept) bytes.push_back(file.bytes);
   const std::vector<std::size_t> own = share_out(bytes, world.size(), world.rank());
   std::vector<FileDigests> checked(files.size());
-  for_each_concurrently(own.size(), kFilesAtOnce, [&](std::size_t i) {
+  const auto check = [&](std::size_t i) {
     const std::size_t file = own[i];
     if (kept[file].sha256.empty() || hash_tensors(files[file], directory) != kept[file]) return;
     checked[file] = kept[file];
-  });
+  };
+  for_each_concurrently(own.size(), kFilesAtOnce, check, [&] { world.idle(); });
   return checked;
 }
 
@@ -98,17 +99,19 @@ Share share_of(const Comm& world, const std::vector<OutputFile>& files, const st
 }
 
 /// Writes this rank's files, each with a record that it is finished. @return [file] digests; empty for those of others
-std::vector<FileDigests> write_own_files(const Checkpoint& source, const std::vector<OutputFile>& files,
-                                         const std::vector<std::size_t>& own, const fs::path& directory,
+std::vector<FileDigests> write_own_files(const Comm& world, const Checkpoint& source,
+                                         const std::vector<OutputFile>& files, const std::vector<std::size_t>& own,
+                                         const fs::path& directory,
                                          const std::function<void(std::int64_t bytes)>& progress) {
   const UnfinishedOutput unfinished(directory);
   std::vector<FileDigests> digests(files.size());
   const auto one_at_a_time = serialised(progress);
-  for_each_concurrently(own.size(), kFilesAtOnce, [&](std::size_t i) {
+  const auto write = [&](std::size_t i) {
     const OutputFile& file = files[own[i]];
     digests[own[i]] = copy_tensors(source, file, directory, one_at_a_time);
     unfinished.record(file, digests[own[i]]);
-  });
+  };
+  for_each_concurrently(own.size(), kFilesAtOnce, write, [&] { world.idle(); });
   return digests;
 }
 
@@ -121,7 +124,7 @@ std::vector<FileDigests> all_write_files(const Comm& world, const Checkpoint& so
   const Share share = share_of(world, files, digests);
   if (events.begin) events.begin(share.work);
   std::vector<FileDigests> written;
-  world.all_try([&] { written = write_own_files(source, files, share.own, directory, events.progress); });
+  world.all_try([&] { written = write_own_files(world, source, files, share.own, directory, events.progress); });
   all_gather_digests(world, written, digests);
   return digests;
 }

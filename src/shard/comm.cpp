@@ -121,6 +121,10 @@ std::function<void()> Comm::on_wait(std::function<void()> hook) const {
   return std::exchange(waiting_->hook, std::move(hook));
 }
 
+void Comm::idle() const {
+  if (!waiting_->inside && waiting_->hook) waiting_->hook();
+}
+
 double Comm::seconds_waited() const { return waiting_->total.count(); }
 
 void Comm::wait(std::span<MPI_Request> requests, const char* what) const {

@@ -33,6 +33,8 @@ class Comm {
   /// off, before or after. It may throw to give up the wait; the job has to end then. Empty = nothing.
   /// @return what was done before
   std::function<void()> on_wait(std::function<void()> hook) const;
+  /// Does that once, for a thread that waits for something else than a rank.
+  void idle() const;
   /// Waits until all `requests` are complete; they become MPI_REQUEST_NULL. Every wait for a peer ends up here.
   /// @param what  a literal, for the record of operations
   void wait(std::span<MPI_Request> requests, const char* what) const;

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "kernels/check.hpp"
+#include "shard/operations.hpp"
 
 namespace reap {
 namespace {
@@ -61,6 +62,7 @@ void InputFile::read(std::uint64_t offset, std::span<std::byte> into) const {
       fail(ExitCode::io, "{}: no data at offset {}, but it had {} bytes when it was opened: it has shrunk", path_,
            offset, size_);
     }
+    operations::moved();
     offset += static_cast<std::uint64_t>(got);
     into = into.subspan(static_cast<std::size_t>(got));
   }

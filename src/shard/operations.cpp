@@ -80,6 +80,7 @@ std::array<char, 20> date_of(std::time_t second) {
 class Record {
  public:
   void keep_in(const std::filesystem::path& file);
+  std::filesystem::path keep_in_memory();
 
   void phase(std::string_view name) {
     const std::lock_guard lock(mutex_);
@@ -100,11 +101,21 @@ class Record {
     last_time_.store(nanoseconds(CLOCK_MONOTONIC), std::memory_order_relaxed);
   }
 
+  void beat() { beats_.fetch_add(1, std::memory_order_relaxed); }
+
   Place last() {
     const std::lock_guard lock(mutex_);
     const std::int64_t ago = nanoseconds(CLOCK_MONOTONIC) - last_time_.load(std::memory_order_relaxed);
-    return {count_, moves_.load(std::memory_order_relaxed),        phase_, what_, layer_,
-            block_, std::max(0.0, 1e-9 * static_cast<double>(ago))};
+    Place place;
+    place.count = count_;
+    place.moves = moves_.load(std::memory_order_relaxed);
+    place.beats = beats_.load(std::memory_order_relaxed);
+    place.phase = phase_;
+    place.what = what_;
+    place.layer = layer_;
+    place.block = block_;
+    place.seconds_ago = std::max(0.0, 1e-9 * static_cast<double>(ago));
+    return place;
   }
 
  private:
@@ -140,6 +151,21 @@ class Record {
     std::memcpy(lines_ + kLineBytes * static_cast<std::size_t>(1 + (count_ - 1) % kKept), line.data(), kLineBytes);
   }
 
+  /// The line above the operations.
+  void head(const std::string& name) {
+    Line line;
+    line.put(kCount, 0, '0');
+    line.put({kDate.begin, kLineBytes - 1 - kDate.begin},
+             fmt::format("{}, host {}, process {}", name, host_name(), getpid()));
+    std::memcpy(lines_, line.data(), kLineBytes);
+  }
+
+  void move_to(char* mapped) {
+    if (memory_ == nullptr) ::munmap(lines_, kRecordBytes);
+    memory_.reset();
+    lines_ = mapped;
+  }
+
   static std::unique_ptr<char[]> blank() {
     auto lines = std::make_unique<char[]>(kRecordBytes);
     for (std::size_t at = 0; at < kRecordBytes; at += kLineBytes) std::memcpy(&lines[at], Line().data(), kLineBytes);
@@ -150,6 +176,7 @@ class Record {
   const std::int64_t start_ = nanoseconds(CLOCK_MONOTONIC);
   std::int64_t count_ = 0;
   std::atomic<std::int64_t> moves_ = 0;
+  std::atomic<std::int64_t> beats_ = 0;
   std::atomic<std::int64_t> last_time_ = start_;
   std::string phase_ = "start";
   const char* what_ = "";
@@ -165,38 +192,43 @@ Record& record() {
   return the_record;
 }
 
-[[noreturn]] void fail_record(const std::filesystem::path& file, int error) {
-  fail(ExitCode::io, "{}: the record of operations cannot be made: {}", file.string(), std::strerror(error));
-}
-
-/// Maps `file`, made anew with these bytes. They are written first: a page of a file that turns out not to fit on the
-/// disk would end the process when it is touched.
-char* map_file(const std::filesystem::path& file, const char* bytes) {
-  const int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (descriptor < 0) fail_record(file, errno);
+/// Maps an empty file, which gets these bytes. They are written first: a page of a file that turns out not to fit on
+/// the disk would end the process when it is touched. @return null, with errno set, when that fails
+char* map_record(int descriptor, const char* bytes) {
   const ssize_t written = ::write(descriptor, bytes, kRecordBytes);
-  int error = written == static_cast<ssize_t>(kRecordBytes) ? 0 : (written < 0 ? errno : ENOSPC);
-  void* mapped = MAP_FAILED;
-  if (error == 0) {
-    mapped = ::mmap(nullptr, kRecordBytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
-    if (mapped == MAP_FAILED) error = errno;
+  if (written != static_cast<ssize_t>(kRecordBytes)) {
+    if (written >= 0) errno = ENOSPC;
+    return nullptr;
   }
-  ::close(descriptor);
-  if (error != 0) fail_record(file, error);
-  return static_cast<char*>(mapped);
+  void* mapped = ::mmap(nullptr, kRecordBytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+  return mapped == MAP_FAILED ? nullptr : static_cast<char*>(mapped);
 }
 
 void Record::keep_in(const std::filesystem::path& file) {
   const std::lock_guard lock(mutex_);
-  Line head;
-  head.put(kCount, 0, '0');
-  head.put({kDate.begin, kLineBytes - 1 - kDate.begin},
-           fmt::format("{}, host {}, process {}", file.stem().string(), host_name(), getpid()));
-  std::memcpy(lines_, head.data(), kLineBytes);
-  char* const mapped = map_file(file, lines_);
-  if (memory_ == nullptr) ::munmap(lines_, kRecordBytes);
-  memory_.reset();
-  lines_ = mapped;
+  head(file.stem().string());
+  const int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  char* const mapped = descriptor < 0 ? nullptr : map_record(descriptor, lines_);
+  const int error = errno;
+  if (descriptor >= 0) ::close(descriptor);
+  if (mapped == nullptr) {
+    fail(ExitCode::io, "{}: the record of operations cannot be made: {}", file.string(), std::strerror(error));
+  }
+  move_to(mapped);
+}
+
+std::filesystem::path Record::keep_in_memory() {
+  const std::lock_guard lock(mutex_);
+  head("record");
+  const int descriptor = ::memfd_create("operations", MFD_CLOEXEC);
+  if (descriptor < 0) return {};
+  char* const mapped = map_record(descriptor, lines_);
+  if (mapped == nullptr) {
+    ::close(descriptor);
+    return {};
+  }
+  move_to(mapped);
+  return fmt::format("/proc/{}/fd/{}", getpid(), descriptor);  // stays open, for others to open
 }
 
 /// A column of a line, without the blanks around.
@@ -224,6 +256,8 @@ std::string text_of(const Place& place) {
 
 void keep_in(const std::filesystem::path& file) { record().keep_in(file); }
 
+std::filesystem::path keep_in_memory() { return record().keep_in_memory(); }
+
 std::optional<Place> last_in(const std::filesystem::path& file) {
   std::ifstream lines(file);
   Place last;
@@ -231,12 +265,11 @@ std::optional<Place> last_in(const std::filesystem::path& file) {
     if (line.size() != kLineBytes - 1) continue;
     const std::int64_t count = number(field(line, kCount));
     if (count <= last.count) continue;
-    last = {count,
-            0,
-            std::string(field(line, kPhase)),
-            std::string(field(line, kWhat)),
-            number(field(line, kLayer)),
-            number(field(line, kBlock))};
+    last.count = count;
+    last.phase = field(line, kPhase);
+    last.what = field(line, kWhat);
+    last.layer = number(field(line, kLayer));
+    last.block = number(field(line, kBlock));
   }
   if (last.count == 0) return std::nullopt;
   return last;
@@ -247,6 +280,8 @@ void phase(std::string_view name) { record().phase(name); }
 void note(const char* what, std::int64_t layer, std::int64_t block) { record().note(what, layer, block); }
 
 void moved() { record().moved(); }
+
+void beat() { record().beat(); }
 
 Place last() { return record().last(); }
 

@@ -12,11 +12,13 @@ namespace reap::operations {
 /// by its main thread; reading it and last() are open to other threads.
 
 constexpr std::int64_t kKept = 1000;
+constexpr const char* kEnd = "end";  // the phase of a process that ends by itself, whatever its exit code
 
 /// Where a rank was.
 struct Place {
   std::int64_t count = 0;               // operations so far; rises with every note
   std::int64_t moves = 0;               // rises with every moved()
+  std::int64_t beats = 0;               // rises with every beat()
   std::string phase;                    // "load", "observe", "write", ...
   std::string what;                     // "attention", "wait for the stage before", ...
   std::int64_t layer = -1, block = -1;  // -1 = not said
@@ -29,6 +31,10 @@ std::string text_of(const Place& place);
 /// the file's stem, host and process; sorted, its lines are in order. The file is mapped memory: what was noted is in
 /// it even when the process is killed. @throws Error(io)
 void keep_in(const std::filesystem::path& file);
+
+/// Keeps the record in memory that other processes of this user can open by the path returned, and keep open when this
+/// one has ended. @return empty when the system has none: the record stays where it was
+std::filesystem::path keep_in_memory();
 
 /// The last place in the file of another process; nothing when there is no such file, or no operation in it.
 std::optional<Place> last_in(const std::filesystem::path& file);
@@ -44,6 +50,9 @@ void note(const char* what, std::int64_t layer = -1, std::int64_t block = -1);
 
 /// The operation noted last goes on: bytes were read, tensors copied. Open to any thread.
 void moved();
+
+/// The main thread is awake, though only waiting. Costs next to nothing.
+void beat();
 
 Place last();
 

@@ -11,6 +11,7 @@
 
 #include "kernels/check.hpp"
 #include "shard/host_name.hpp"
+#include "shard/operations.hpp"
 #include "shard/pulse_mail.hpp"
 
 namespace reap {
@@ -58,6 +59,7 @@ class End {
   End& operator=(const End&) = delete;
 
   void beat() {
+    operations::beat();
     if (failure_) fail(ExitCode::peer, "{}", *failure_);
     clock_.beat();
     if (clock_.seconds() < next_look_) return;

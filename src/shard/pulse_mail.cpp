@@ -31,7 +31,12 @@ Message message_now(const Words& words) {
 }
 
 std::string place_of(const Message& message) {
-  return operations::text_of({0, 0, message.phase.data(), message.what.data(), message.layer, message.block});
+  operations::Place place;
+  place.phase = message.phase.data();
+  place.what = message.what.data();
+  place.layer = message.layer;
+  place.block = message.block;
+  return operations::text_of(place);
 }
 
 int receive(MPI_Comm comm, Message& message) {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <latch>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "driver/expect_error.hpp"
@@ -26,6 +27,39 @@ TEST(Concurrently, EveryIndexOnce) {
 TEST(Concurrently, AtTheSameTime) {
   std::latch all_inside(3);  // passes only when three are at work together; otherwise the test hangs
   for_each_concurrently(3, 3, [&](std::size_t) { all_inside.arrive_and_wait(); });
+}
+
+TEST(Concurrently, TheCallerIsIdleMeanwhile) {
+  const std::thread::id caller = std::this_thread::get_id();
+  std::latch idled(3);  // the work ends only when the caller has been idle three times
+  for_each_concurrently(
+      1, 4,
+      [&](std::size_t) {
+        EXPECT_NE(std::this_thread::get_id(), caller);
+        idled.wait();
+      },
+      [&] {
+        EXPECT_EQ(std::this_thread::get_id(), caller);
+        if (!idled.try_wait()) idled.count_down();
+      });
+}
+
+TEST(Concurrently, AnErrorWhileIdleEndsTheWork) {
+  std::atomic<bool> failed = false;
+  std::atomic<int> begun = 0;
+  expect_error(ExitCode::peer, {"rank 3 is silent"}, [&] {
+    for_each_concurrently(
+        1'000'000, 2,
+        [&](std::size_t) {
+          ++begun;
+          while (!failed) std::this_thread::yield();
+        },
+        [&] {
+          failed = true;
+          fail(ExitCode::peer, "rank 3 is silent");
+        });
+  });
+  EXPECT_LT(begun, 1'000'000);
 }
 
 TEST(Concurrently, NoFurtherOneBeginsAfterAnError) {

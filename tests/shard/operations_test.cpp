@@ -1,10 +1,13 @@
 #include "shard/operations.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -64,8 +67,9 @@ TEST(Operations, MovesAreCountedApart) {
 }
 
 TEST(Operations, AsText) {
-  EXPECT_EQ(text_of({1, 0, "observe", "experts", 17, 123, 12.34}), "observe, layer 17, block 123: experts, 12.3 s ago");
-  EXPECT_EQ(text_of({1, 0, "write", "begin", -1, -1, 0}), "write: begin, 0.0 s ago");
+  EXPECT_EQ(text_of({1, 0, 0, "observe", "experts", 17, 123, 12.34}),
+            "observe, layer 17, block 123: experts, 12.3 s ago");
+  EXPECT_EQ(text_of({1, 0, 0, "write", "begin", -1, -1, 0}), "write: begin, 0.0 s ago");
 }
 
 TEST(Operations, TheFileHoldsTheLastThousandInOrderWhenSorted) {
@@ -130,6 +134,31 @@ TEST(Operations, TheFileSurvivesAKill) {
   ASSERT_TRUE(place.has_value());
   EXPECT_EQ(place->phase, "write");
   EXPECT_EQ(place->what, "copy of the tensors");
+}
+
+TEST(Operations, ARecordInMemoryOutlivesItsProcess) {
+  std::array<int, 2> pipe_ends{};
+  ASSERT_EQ(pipe(pipe_ends.data()), 0);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const std::string path = keep_in_memory().string();
+    phase("observe");
+    note("attention", 1, 2);
+    if (write(pipe_ends[1], path.data(), path.size()) <= 0) _exit(1);
+    pause();
+  }
+  std::array<char, 256> path{};
+  ASSERT_GT(read(pipe_ends[0], path.data(), path.size() - 1), 0);
+  const int descriptor = open(path.data(), O_RDONLY);
+  ASSERT_GE(descriptor, 0) << path.data();
+  kill(child, SIGKILL);
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+  const auto place = last_in("/proc/self/fd/" + std::to_string(descriptor));
+  ASSERT_TRUE(place.has_value());
+  EXPECT_EQ(place->what, "attention");
+  EXPECT_EQ(place->block, 2);
+  close(descriptor);
 }
 
 TEST(Operations, NoPlaceInWhatIsNoRecord) {
