@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "driver/estimate.hpp"
 #include "driver/inspect.hpp"
 #include "driver/merge.hpp"
 #include "driver/observe.hpp"
@@ -71,6 +72,11 @@ void verify(Job& job) {
              report.experts, report.tensors, readable_bytes(report.bytes));
 }
 
+void estimate(Job& job) {
+  const Estimate result = all_estimate(job.world, job.options, job.log);
+  if (job.world.rank() == 0) fmt::print("{}", job.options.json ? estimate_json(result) : estimate_table(result));
+}
+
 void inspect_paths(Job& job) {
   job.world.all_try([&] {
     if (job.options.paths.empty()) fail(ExitCode::usage, "inspect: name a model folder or a file");
@@ -91,7 +97,8 @@ const std::vector<Command>& commands() {
        "it\n"
        "works from the file that --saliency names, for example one of merge.\n\n"
        "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n",
-       "model calibration saliency output compute block-tokens pp ep dp threads cpu-isa memory-budget weights machine scratch "
+       "model calibration saliency output compute block-tokens pp ep dp threads cpu-isa memory-budget weights machine "
+       "scratch "
        "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts seed max-shard-size mtp "
        "overwrite verify",
        run},
@@ -121,6 +128,16 @@ const std::vector<Command>& commands() {
        "Needs --model (the source) and --output (the pruned model).\n\n"
        "  mpirun -n 8 reap_dist verify --model MiniMax-M2 --output MiniMax-M2-pruned\n",
        "model output", verify},
+      {"estimate", "memory per rank, time, disk and the best grid, for a model and a machine; nothing is run",
+       "Needs --model: a folder with config.json; the model itself need not be there yet. The choice is the one that "
+       "run\n"
+       "makes from the same --calibration, ranks, --memory-budget and --machine. docs/estimate.md holds the "
+       "formulas.\n\n"
+       "  reap_dist estimate --model MiniMax-M2 --ranks 8 --machine h200 --tokens 10000000\n",
+       "model calibration output compute block-tokens part pp ep dp threads cpu-isa memory-budget weights machine "
+       "scratch "
+       "ratio keep keep-multiple mtp verify ranks tokens longest probe json",
+       estimate},
       {"inspect", "what a model folder, calibration, saliency, plan or state holds",
        "Takes any number of paths.\n\n  reap_dist inspect MiniMax-M2 calib.h5 saliency.h5 plan.json\n", "path",
        inspect_paths},

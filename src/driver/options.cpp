@@ -83,6 +83,18 @@ po::options_description compute_options(Options& o, Texts& t) {
   return group;
 }
 
+po::options_description estimate_options(Options& o) {
+  po::options_description group("Estimate");
+  auto add = group.add_options();
+  add("ranks", po::value(&o.ranks)->default_value(0), "ranks to estimate for; 0 = those of this job");
+  add("tokens", po::value(&o.tokens)->default_value(o.tokens), "without --calibration: its tokens");
+  add("longest", po::value(&o.longest)->default_value(o.longest), "without --calibration: tokens of a sample");
+  add("probe", po::bool_switch(&o.probe),
+      "measure this machine for a few seconds: products, memory, files of --model, writing to --output, links");
+  add("json", po::bool_switch(&o.json), "print the estimate as JSON");
+  return group;
+}
+
 po::options_description resume_options(Options& o) {
   po::options_description group("Going on after an interruption");
   auto add = group.add_options();
@@ -203,6 +215,9 @@ void check_ranges(const Options& o) {
   at_least("ep", o.grid.ep, 0);
   at_least("dp", o.grid.dp, 0);
   at_least("threads", o.threads, 0);
+  at_least("ranks", o.ranks, 0);
+  at_least("tokens", o.tokens, 1);
+  at_least("longest", o.longest, 1);
   at_least("keep", o.plan_request.keep, 0);
   at_least("keep-multiple", o.plan_request.keep_multiple, 1);
   at_least("max-shard-size", o.write.max_shard_bytes, 1);
@@ -291,7 +306,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   Texts t;
   po::options_description visible("", 100, 50);
   visible.add(file_options(o)).add(compute_options(o, t)).add(plan_options(o)).add(output_options(o, t));
-  visible.add(resume_options(o)).add(report_options(o, t));
+  visible.add(resume_options(o)).add(estimate_options(o)).add(report_options(o, t));
 
   std::vector<std::string> words(argv + 1, argv + argc);
   const bool named = !words.empty() && !words[0].starts_with("-");

@@ -37,7 +37,14 @@ struct Options {
   std::int64_t memory_budget = 0;  // bytes per rank; 0 = memory of the node / ranks on it
   WeightsMode weights = WeightsMode::automatic;
   std::vector<std::string> machine;  // words of describe_machine()
-  std::filesystem::path scratch;  // folder for the hidden states of a wave; empty = in memory
+  std::filesystem::path scratch;     // folder for the hidden states of a wave; empty = in memory
+
+  // Estimate
+  int ranks = 0;                    // 0 = those of this job
+  std::int64_t tokens = 1'000'000;  // where there is no calibration file
+  std::int64_t longest = 2048;      // tokens of a sample
+  bool probe = false;
+  bool json = false;
 
   // Going on after an interruption
   std::filesystem::path state;  // folder; empty = none

@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "driver/calibration_parts.hpp"
+
 namespace reap {
 
 PassSetup all_set_up(const Comm& world, const Options& options, const Samples& samples, const Resources& resources) {
@@ -12,6 +14,7 @@ PassSetup all_set_up(const Comm& world, const Options& options, const Samples& s
   PassSetup setup;
   world.all_try([&] {
     setup.work = workload_of(samples, options.block_tokens);
+    setup.work.blocks = blocks_of_part(setup.work.blocks, options.part);
     setup.work.compute = options.compute;
     setup.work.isa = settle_isa(options.cpu_isa);
     setup.work.threads = static_cast<int>(-least[0]);

@@ -12,9 +12,9 @@
 namespace reap {
 namespace {
 
-constexpr std::size_t kListed = 3;      // candidates named in an error
-constexpr double kSameTime = 1 + 1e-6;  // estimates closer than this are equal
-constexpr int kMostRanks = 4096;        // looked at when saying how many would fit
+constexpr std::size_t kListed = 3;  // candidates named in an error
+constexpr double kSameTime = 1.01;  // estimates closer than this are equal
+constexpr int kMostRanks = 4096;    // looked at when saying how many would fit
 
 /// How a streamed rank divides its memory: two layers' weights, so that the next one is read while one computes, and as
 /// many hidden states as the rest holds; when that is short of one block, weights give way down to one layer.
@@ -38,10 +38,26 @@ Holding streamed_holding(const PlanningTask& task, const Grid& grid) {
   return holding;
 }
 
+/// A stage has nothing to do until the first wave is nearly through the stages before: several waves of fewer rows may
+/// be quicker than one that fills the memory, although each reads the weights again.
+void settle_waves(const PlanningTask& task, const Grid& grid, Holding& holding) {
+  const auto seconds = [&](std::int64_t rows) {
+    Holding trial = holding;
+    trial.wave_rows = rows;
+    return pass_time(task.model, grid, task.work, trial, task.machine).total();
+  };
+  for (std::int64_t rows = holding.wave_rows / 2; rows >= task.work.max_rows(); rows /= 2) {
+    if (seconds(rows) < seconds(holding.wave_rows)) holding.wave_rows = rows;
+  }
+}
+
 Candidate evaluate(const PlanningTask& task, const Grid& grid, bool streamed) {
   Candidate candidate;
   candidate.grid = grid;
-  if (streamed) candidate.holding = streamed_holding(task, grid);
+  if (streamed) {
+    candidate.holding = streamed_holding(task, grid);
+    if (grid.pp > 1) settle_waves(task, grid, candidate.holding);
+  }
   candidate.need = footprint_of(task.model, grid, task.work, candidate.holding);
   candidate.fits = task.memory_bytes == 0 || candidate.need.total() <= task.memory_bytes;
   candidate.waves = waves_of(task.work, grid, candidate.holding);
@@ -71,27 +87,6 @@ std::optional<int> ranks_that_fit(const PlanningTask& task) {
     }
   }
   return std::nullopt;
-}
-
-[[noreturn]] void fail_no_memory(const PlanningTask& task, std::vector<Candidate> all) {
-  std::stable_sort(all.begin(), all.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.need.total() < b.need.total(); });
-  std::string needs;
-  for (std::size_t i = 0; i < std::min(all.size(), kListed); ++i) needs += "; " + described(all[i]);
-  std::string help;
-  if (task.weights == WeightsMode::resident) {
-    PlanningTask other = task;
-    other.weights = WeightsMode::stream;
-    if (chosen_of(candidates(other)) != nullptr) help = "--weights stream would fit, ";
-  }
-  if (const std::optional<int> ranks = ranks_that_fit(task)) help += fmt::format("{} ranks would fit, ", *ranks);
-  const Footprint& least = all.front().need;
-  if (least.forward + least.hidden + least.links > least.weights / 2) {
-    help += "a smaller --block-tokens or shorter samples need less to work in, ";
-  }
-  fail(ExitCode::usage,
-       "the model and its calibration do not fit {} ranks of {} each{}; {}a --memory-budget of {} would do", task.ranks,
-       readable_bytes(task.memory_bytes), needs, help, least.total());
 }
 
 }  // namespace
@@ -124,10 +119,31 @@ const Candidate* chosen_of(const std::vector<Candidate>& all) {
   return nullptr;
 }
 
+std::string why_nothing_fits(const PlanningTask& task, std::vector<Candidate> all) {
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.need.total() < b.need.total(); });
+  std::string needs;
+  for (std::size_t i = 0; i < std::min(all.size(), kListed); ++i) needs += "; " + described(all[i]);
+  std::string help;
+  if (task.weights == WeightsMode::resident) {
+    PlanningTask other = task;
+    other.weights = WeightsMode::stream;
+    if (chosen_of(candidates(other)) != nullptr) help = "--weights stream would fit, ";
+  }
+  if (const std::optional<int> ranks = ranks_that_fit(task)) help += fmt::format("{} ranks would fit, ", *ranks);
+  const Footprint& least = all.front().need;
+  if (least.forward + least.hidden + least.links > least.weights / 2) {
+    help += "a smaller --block-tokens or shorter samples need less to work in, ";
+  }
+  return fmt::format(
+      "the model and its calibration do not fit {} ranks of {} each{}; {}a --memory-budget of {} would do", task.ranks,
+      readable_bytes(task.memory_bytes), needs, help, least.total());
+}
+
 Candidate choose_candidate(const PlanningTask& task) {
   std::vector<Candidate> all = candidates(task);
   if (const Candidate* chosen = chosen_of(all)) return *chosen;
-  fail_no_memory(task, std::move(all));
+  fail(ExitCode::usage, "{}", why_nothing_fits(task, std::move(all)));
 }
 
 }  // namespace reap

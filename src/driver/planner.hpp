@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "driver/machine.hpp"
@@ -44,5 +45,8 @@ Candidate choose_candidate(const PlanningTask& task);
 
 /// choose_candidate() from candidates(task), or null when none fits.
 const Candidate* chosen_of(const std::vector<Candidate>& all);
+
+/// What none of candidates(task) fits, and what would.
+std::string why_nothing_fits(const PlanningTask& task, std::vector<Candidate> all);
 
 }  // namespace reap

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
-#include "kernels/round_up.hpp"
+#include "shard/schedule.hpp"
 
 namespace reap {
 namespace {
@@ -46,24 +47,9 @@ LayerTime layer_time(const Model& model, const Grid& grid, const Workload& work,
 
 std::int64_t waves_of(const Workload& work, const Grid& grid, const Holding& holding) {
   if (!holding.streamed) return 1;
-  const auto columns = static_cast<std::size_t>(grid.ep * grid.dp);
-  std::vector<std::int64_t> rows(columns);
-  std::int64_t waves = 0;
-  bool fits = false;
-  for (std::size_t first = 0; first < work.blocks.size(); first += columns) {
-    for (std::size_t i = first; i < std::min(first + columns, work.blocks.size()); ++i) {
-      rows[i - first] += work.blocks[i].rows();
-      fits = fits && rows[i - first] <= holding.wave_rows;
-    }
-    if (!fits) {
-      ++waves;
-      for (std::size_t i = first; i < std::min(first + columns, work.blocks.size()); ++i) {
-        rows[i - first] = work.blocks[i].rows();
-      }
-    }
-    fits = true;
-  }
-  return waves;
+  const std::vector<std::int64_t> not_begun(work.blocks.size());
+  const Schedule schedule(work.blocks, not_begun, 1, grid.ep * grid.dp, holding.wave_rows);
+  return static_cast<std::int64_t>(schedule.waves().size());
 }
 
 PassTime pass_time(const Model& model, const Grid& grid, const Workload& work, const Holding& holding,

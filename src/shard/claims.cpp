@@ -219,6 +219,15 @@ ParsedName parse_tensor_name(std::string_view name) {
   return parsed;
 }
 
+std::vector<TensorKind> tensor_kinds(const Model& model) {
+  std::vector<TensorKind> kinds;
+  for (const TensorRule& rule : find_family(model.type)->tensors) {
+    const std::int64_t count = (per_layer(rule) ? model.layers : 1) * (per_expert(rule) ? model.router.experts : 1);
+    kinds.push_back({rule.part, expected_shape(rule, model, false), count, rule.may_be_fp8});
+  }
+  return kinds;
+}
+
 std::vector<Claim> claim_tensors(const Checkpoint& checkpoint, const Model& model) {
   return Claimer(checkpoint, model).claim_all();
 }

@@ -144,6 +144,14 @@ const std::array<Family, 1> kFamilies{{
     {"minimax_m2", describe_minimax_m2, "model.layers.{layer}.", kMinimaxM2Tensors},
 }};
 
+// The type of the weights that are not quantised; newer releases of transformers call it dtype.
+std::string stored_type(const ConfigReader& config) {
+  for (const std::string_view key : {"torch_dtype", "dtype"}) {
+    if (const Json* type = config.find(key); type != nullptr && type->is_string()) return type->get<std::string>();
+  }
+  return "bfloat16";
+}
+
 // How many layers behind the last decoder layer hold tensors, at most the number that config.json admits.
 std::int64_t count_mtp_layers(const Checkpoint& checkpoint, const Family& family, const Model& model) {
   std::int64_t count = 0;
@@ -175,18 +183,27 @@ const Family* find_family(std::string_view model_type) {
   return family == kFamilies.end() ? nullptr : &*family;
 }
 
-Model describe_model(const Checkpoint& checkpoint) {
-  const ConfigReader config(checkpoint.config(), (checkpoint.directory() / "config.json").string());
+Model describe_config(const Json& json, const std::string& file) {
+  const ConfigReader config(json, file);
   const std::string type = config.text("model_type");
   const Family* family = find_family(type);
   if (family == nullptr) config.refuse("model_type", "only minimax_m2 is supported");
   Model model = family->describe(config);
   model.type = type;
+  model.fp8 = config.has("quantization_config");
+  const bool is_f32 = stored_type(config) == "float32";
+  model.weight_element_bytes = model.fp8 ? 1 : is_f32 ? 4 : 2;
+  model.embedding_element_bytes = is_f32 ? 4 : 2;
+  return model;
+}
+
+Model describe_model(const Checkpoint& checkpoint) {
+  Model model = describe_config(checkpoint.config(), (checkpoint.directory() / "config.json").string());
   model.fp8 = std::any_of(checkpoint.tensors().begin(), checkpoint.tensors().end(),
                           [](const Tensor& tensor) { return tensor.dtype == DType::f8_e4m3; });
   model.weight_element_bytes = element_bytes(checkpoint, tensor_name(model, {Part::w1, 0, 0}));
   model.embedding_element_bytes = element_bytes(checkpoint, tensor_name(model, {Part::embedding}));
-  model.mtp_layers = count_mtp_layers(checkpoint, *family, model);
+  model.mtp_layers = count_mtp_layers(checkpoint, *find_family(model.type), model);
   return model;
 }
 

@@ -48,6 +48,22 @@ struct Claim {
 /// @throws Error(bad_input)
 Model describe_model(const Checkpoint& checkpoint);
 
+/// The model of a config.json alone, to plan with before its files are there: element types as it says (the router in
+/// fp32), mtp_layers as many as it admits.
+/// @param file  names it in errors
+/// @throws Error(bad_input)
+Model describe_config(const Json& config, const std::string& file);
+
+/// One kind of tensor of a model: what it is, its shape, and how many there are.
+struct TensorKind {
+  Part part;
+  std::vector<std::int64_t> shape;
+  std::int64_t count;
+  bool may_be_fp8;
+};
+/// All kinds but MTP tensors and the scales of fp8 weights.
+std::vector<TensorKind> tensor_kinds(const Model& model);
+
 /// Claims every tensor of the checkpoint exactly once, and checks dtypes, shapes and completeness.
 /// @return [tensors] in the order of checkpoint.tensors()
 /// @throws Error(bad_input) naming the tensor that is missing, unexpected, or of the wrong shape or dtype

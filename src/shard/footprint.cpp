@@ -81,11 +81,11 @@ class Arithmetic {
   }
 
   std::int64_t hidden_states(std::int64_t rows) const {
-    return 4 * hidden_ * (work_.scratch ? 2 * rows_ : rows);  // two blocks on their way to and from the file
+    return 4 * hidden_ * (work_.scratch ? rows_ : rows);  // a block on its way to or from the file
   }
 
-  /// The rows of the embedding that a block asks for, as stored.
-  std::int64_t embedding_rows() const { return rows_ * hidden_ * model_.embedding_element_bytes; }
+  /// input_block.cpp: the rows of the embedding that a block asks for, as read and as held.
+  std::int64_t embedding_rows() const { return 2 * rows_ * hidden_ * model_.embedding_element_bytes; }
 
  private:
   static constexpr std::int64_t kIntegersPerRow = 7;       // token, position and group, with copies on the host

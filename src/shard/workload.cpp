@@ -4,6 +4,12 @@
 
 namespace reap {
 
+std::int64_t Workload::tokens() const {
+  std::int64_t rows = 0;
+  for (const Block& block : blocks) rows += block.rows();
+  return rows;
+}
+
 std::int64_t Workload::max_rows() const {
   std::int64_t rows = 0;
   for (const Block& block : blocks) rows = std::max(rows, block.rows());

@@ -20,7 +20,7 @@ struct Workload {
   int threads = 1;       // per rank
   bool scratch = false;  // hidden states of a wave lie in a file
 
-  std::int64_t tokens() const { return blocks.empty() ? 0 : blocks.back().end; }
+  std::int64_t tokens() const;
   std::int64_t max_rows() const;  // of the longest block
   /// Rows of the column that has most of them, when blocks are dealt to `columns` in turn.
   std::int64_t column_rows(int columns) const;

@@ -174,20 +174,18 @@ TEST(Planner, PrefetchHidesReading) {
   EXPECT_NEAR(time(2).load, read, 1e-6);
 }
 
-TEST(Machine, DefaultsByKind) {
-  const Machine cpu = describe_machine({}, 8, CpuIsa::avx512_bf16);
-  const Machine gpu = describe_machine({"h200"}, 8, CpuIsa::avx512_bf16);
-  EXPECT_EQ(cpu.bf16, 8 * describe_machine({}, 1, CpuIsa::avx512_bf16).bf16) << "threads scale";
-  EXPECT_GT(cpu.bf16, cpu.fp32);
-  EXPECT_EQ(describe_machine({}, 8, CpuIsa::avx2).bf16, describe_machine({}, 8, CpuIsa::avx2).fp32);
-  EXPECT_GT(gpu.bf16, 50 * cpu.bf16);
-  EXPECT_EQ(gpu.source.at("bf16"), "published");
-  EXPECT_EQ(cpu.memory, 0);
-  EXPECT_GT(gpu.memory, 100e9);
-  for (const MachineValue& value : machine_values()) {
-    EXPECT_TRUE(cpu.source.contains(value.key)) << value.key << " has no source";
-    EXPECT_TRUE(gpu.source.contains(value.key)) << value.key << " has no source";
-  }
+TEST(Planner, WavesLetStagesWorkAtOnce) {
+  Setting s;
+  PlanningTask task = s.task(3);
+  task.asked = {3, 1, 1};
+  task.weights = WeightsMode::stream;
+  const Candidate waves = choose_candidate(task);  // weights cost nothing to read: the smallest waves
+  EXPECT_EQ(waves.holding.wave_rows, 32);
+  const double one_wave =
+      pass_time(s.model, waves.grid, s.work,
+                {.streamed = true, .weight_window = waves.holding.weight_window, .wave_rows = 64 * 32}, s.machine)
+          .total();
+  EXPECT_LT(waves.time.total(), 0.6 * one_wave);
 }
 
 }  // namespace
