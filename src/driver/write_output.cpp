@@ -9,6 +9,7 @@
 #include "driver/finished_output.hpp"
 #include "driver/share_out.hpp"
 #include "driver/staging.hpp"
+#include "driver/stop_request.hpp"
 #include "driver/verify.hpp"
 #include "kernels/check.hpp"
 
@@ -49,7 +50,10 @@ class Phases {
     job_.progress.begin("verify", "bytes", static_cast<std::int64_t>(total), static_cast<std::int64_t>(own));
   }
 
-  void advance(std::int64_t bytes) const { job_.progress.advance(bytes); }
+  void advance(std::int64_t bytes) const {
+    if (stop_requested()) fail(ExitCode::stopped, "stopped on request; run the same command again to go on");
+    job_.progress.advance(bytes);
+  }
 
   void end() const { job_.progress.end(); }
 

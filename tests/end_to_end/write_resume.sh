@@ -19,7 +19,8 @@ failed() {
 }
 
 mkdir "$work/plans" "$work/whole"
-"$reap_dist" run --model "$model" --calibration "$REAP_TEST_DATA/random_v211.h5" --ratio 0.3 0.5 --output "$work/plans" 2>"$work/log" ||
+observe_and_prune=(run --model "$model" --calibration "$REAP_TEST_DATA/random_v211.h5" --ratio 0.3 0.5 --max-shard-size 300KB)
+"$reap_dist" "${observe_and_prune[@]}" --output "$work/plans" 2>"$work/log" ||
   { cat "$work/log"; exit 1; }
 prune() { # RATIO OUTPUT MORE...: arguments of the program
   echo "prune --model $model --plan $work/plans/reap-$1.plan.json --max-shard-size 300KB --output $2 ${*:3}"
@@ -91,14 +92,28 @@ aged
 disturb 1 pwrite64 retval=1000:when=1 3 --overwrite || failed "a lying disk went unnoticed"
 
 # A whole run, killed in its second output, goes on by the same command: it uses the saliency, keeps the first output.
-fresh
-run=(run --model "$model" --calibration "$REAP_TEST_DATA/random_v211.h5" --ratio 0.3 0.5 --output "$work/out")
-RANK=0 CALLS=/^rename FAULT=signal=KILL:when=11 mpirun -n 2 "$here/injected.sh" "$reap_dist" "${run[@]}" </dev/null >"$work/log" 2>&1
+run=("${observe_and_prune[@]}" --output "$work/out")
+for when in {6..30}; do
+  fresh
+  RANK=0 CALLS=/^rename FAULT=signal=KILL:when=$when mpirun -n 2 "$here/injected.sh" "$reap_dist" "${run[@]}" </dev/null >"$work/log" 2>&1
+  [ ! -e "$work/out/reap-0.3" ] || break
+done
 [ -e "$work/out/reap-0.3" ] && [ ! -e "$work/out/reap-0.5" ] || failed "a run was to be killed in its second output: $(ls -A "$work/out")"
 "$reap_dist" "${run[@]}" </dev/null >"$work/log" 2>&1 || failed "the run could not be finished"
 grep -q "saliency.h5 already holds this result" "$work/log" && grep -q "reap-0.3: finished by an earlier run" "$work/log" ||
   failed "the run did not go on from what was there"
 diff -r --exclude run_log.json "$work/plans" "$work/out" >/dev/null || failed "the run that went on left: $(ls -A "$work/out")"
+
+# One that is asked to stop while it writes says so, and goes on by the same command as well.
+fresh
+run+=(--state "$work/state")
+RANK=1 CALLS=fsync FAULT=signal=USR1:when=1 mpirun -n 2 "$here/injected.sh" "$reap_dist" "${run[@]}" </dev/null >"$work/log" 2>&1
+got=$?
+[ $got = 75 ] && grep -q "stopped on request" "$work/log" || failed "asked to stop: exit code $got, expected 75"
+[ -e "$work/out/reap-0.3.reap-partial" ] && [ ! -e "$work/out/reap-0.3" ] || failed "asked to stop: $(ls -A "$work/out")"
+"$reap_dist" "${run[@]}" </dev/null >"$work/log" 2>&1 || failed "the run that was stopped could not be finished"
+grep -q "are finished already" "$work/log" || failed "nothing was kept of the run that was stopped"
+diff -r --exclude run_log.json "$work/plans" "$work/out" >/dev/null || failed "the run that was stopped left: $(ls -A "$work/out")"
 
 echo "$points faults, $resumed jobs went on from finished files"
 [ "$failures" = 0 ] && echo "every one ended with the same bytes"
