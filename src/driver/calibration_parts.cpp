@@ -39,6 +39,12 @@ std::vector<Block> blocks_of_part(const std::vector<Block>& blocks, const PartCh
   return own;
 }
 
+CalibrationPart part_of(const Calibration& calibration, const std::vector<Block>& blocks) {
+  const Block &first = blocks.front(), &last = blocks.back();
+  return {calibration.digest,      first.first, last.last, calibration.samples.samples(), last.end - first.begin,
+          calibration.domain_names};
+}
+
 bool operator<(const CalibrationPart& a, const CalibrationPart& b) {
   return std::tie(a.digest, a.first, a.last) < std::tie(b.digest, b.first, b.last);
 }

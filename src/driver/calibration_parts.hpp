@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "driver/calibration.hpp"
 #include "shard/samples.hpp"
 
 namespace reap {
@@ -30,6 +31,9 @@ struct CalibrationPart {
   bool whole() const { return first == 0 && last == file_samples; }
   bool operator==(const CalibrationPart&) const = default;
 };
+
+/// The samples of these blocks, which are consecutive.
+CalibrationPart part_of(const Calibration& calibration, const std::vector<Block>& blocks);
 
 /// The order of parts wherever there are several.
 bool operator<(const CalibrationPart& a, const CalibrationPart& b);

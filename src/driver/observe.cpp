@@ -10,6 +10,7 @@
 #include "driver/calibration_pass.hpp"
 #include "driver/pass_setup.hpp"
 #include "driver/resources.hpp"
+#include "driver/saliency_parts.hpp"
 #include "driver/state.hpp"
 #include "kernels/check.hpp"
 
@@ -107,10 +108,11 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
                     samples.tokens(),
                     model.router.top_k,
                     calibration.domain_names};
+  set_parts(info, {part_of(calibration, blocks)});
   if (auto earlier = all_reuse(job, info, file)) return std::move(*earlier);
 
-  job.log.info(fmt::format("observe: {} samples, {} tokens, {} blocks; {}", samples.samples(), samples.tokens(),
-                           blocks.size(), describe(placement, chosen.holding, threads, *backend)));
+  job.log.info(fmt::format("observe: {} samples, {} tokens, {} blocks; {}", info.samples, info.tokens, blocks.size(),
+                           describe(placement, chosen.holding, threads, *backend)));
   PassPlan plan{source.checkpoint, model,  placement,
                 samples,           blocks, chosen.holding,
                 o.scratch,         {},     [&] { return make_cpu_backend(o.compute, 1, o.cpu_isa); }};

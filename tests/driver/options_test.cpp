@@ -104,6 +104,17 @@ TEST(Options, MergeTakesFilesToAddAndToSubtract) {
   EXPECT_NE(refusal({"plan", "a.h5"}).find("unexpected word"), std::string::npos);
 }
 
+TEST(Options, PartIsAShareOfShares) {
+  const Options o = parsed({"observe", "--part", "2/8"});
+  EXPECT_EQ(o.part.index, 2);
+  EXPECT_EQ(o.part.count, 8);
+  EXPECT_EQ(parsed({"observe"}).part.count, 1);
+  for (const char* text : {"0/8", "9/8", "2", "2/", "/8", "2/8x", "a/8", "-1/8", "2/0", "1/99999999999999999999", ""}) {
+    EXPECT_NE(refusal({"observe", "--part", text}).find("--part"), std::string::npos) << text;
+  }
+  EXPECT_NE(refusal({"run", "--part", "1/2"}).find("no option of run"), std::string::npos);
+}
+
 TEST(Options, CommandLineWinsOverIniFile) {
   const IniFile ini("model = from-ini\nratio = 0.1\nratio = 0.2\nblock-tokens = 512\npreserve-super-experts = true\n");
   const Options o = parsed({"run", "--config", ini.path(), "--model", "from line"});

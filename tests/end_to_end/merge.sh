@@ -37,6 +37,21 @@ same only-a.h5 a.h5
 merge only-b.h5 ba.h5 --subtract a.h5
 same only-b.h5 b.h5
 
+# The sum of all shares of a calibration file is the file of one pass, whatever grid each was observed on.
+observe calib_64x512.h5 part-1.h5 --part 1/3
+observe calib_64x512.h5 part-2.h5 --part 2/3 --threads 2
+mpirun -n 2 "$reap_dist" observe --model "$nano" --calibration "$REAP_TEST_DATA/calib_64x512.h5" --saliency part-3.h5 \
+  --compute fp32 --block-tokens 1024 --part 3/3 --pp 2 </dev/null 2>err || { cat err; exit 1; }
+merge parts.h5 part-3.h5 part-1.h5 part-2.h5
+same parts.h5 a.h5
+merge two.h5 part-3.h5 part-1.h5
+merge one.h5 two.h5 b.h5 --subtract part-3.h5 b.h5
+same one.h5 part-1.h5
+expect 3 "adding part-2.h5: samples" merge --saliency x.h5 two.h5 part-2.h5 part-2.h5
+expect 3 "from which no part can be taken" merge --saliency x.h5 a.h5 --subtract part-2.h5
+expect 2 "only 32 blocks" observe --model "$nano" --calibration "$REAP_TEST_DATA/calib_64x512.h5" --saliency x.h5 --block-tokens 1024 --part 1/33
+quietly plan --saliency two.h5 --ratio 0.5
+
 quietly inspect ab.h5
 for file in a.h5 b.h5; do
   cp out listing

@@ -32,3 +32,11 @@ array=$(sed -n 's/^Submitted batch job //p' "$job_log")
 wait_until 30 is_over "$array" || failed "the array of a failed job was not cancelled"
 [[ $(field "$array" JobState) == CANCELLED ]] || failed "the array of a failed job is $(field "$array" JobState)"
 echo "sweep.sbatch: a failed observation cancels the array"
+
+OUTPUT=$base/parts submit parts --array=1-3 --cpus-per-task=1
+merge=$(sed -n 's/^Submitted batch job //p' "$base/reap-parts-${job}_1.log")
+wait_until 120 is_over "$merge" || failed "the merging job did not end"
+job=$merge job_log=$base/reap-parts-$merge.log
+ended_well
+cmp "$base/reference/saliency.h5" "$base/parts/saliency.h5" || failed "the parts together are not the whole"
+echo "parts.sbatch: 3 tasks observed a share each, their sum is identical to one pass"
