@@ -9,11 +9,13 @@
 #include <utility>
 
 #include "driver/atomic_file.hpp"
+#include "driver/concurrently.hpp"
 #include "driver/digest.hpp"
 #include "driver/file_writer.hpp"
 #include "kernels/buffer.hpp"
 #include "kernels/check.hpp"
 #include "shard/json.hpp"
+#include "shard/operations.hpp"
 
 namespace reap {
 namespace {
@@ -59,7 +61,7 @@ void remove_generation(const fs::path& folder, std::int64_t generation) {
 }
 
 /// Writes a rank's hidden states, durably. @return where they lie
-std::vector<HeldRecord> write_hidden(const fs::path& file, std::int64_t number, const std::vector<HeldBlock>& own,
+std::vector<HeldRecord> write_hidden(const Comm& world, const fs::path& file, const std::vector<HeldBlock>& own,
                                      std::int64_t hidden) {
   std::vector<HeldRecord> records;
   if (own.empty()) return records;
@@ -78,10 +80,13 @@ std::vector<HeldRecord> write_hidden(const fs::path& file, std::int64_t number, 
     Xxh3 xxh3;
     xxh3.update(bytes);
     writer.append(bytes);
-    records.push_back({block.block, number, offset, block.rows, xxh3.hex()});
+    records.push_back({block.block, world.rank(), offset, block.rows, xxh3.hex()});
     offset += static_cast<std::int64_t>(bytes.size());
+    operations::moved();
+    world.idle();
   }
-  writer.finish();
+  for_each_concurrently(
+      1, 1, [&](std::size_t) { writer.finish(); }, [&] { world.idle(); });  // may take minutes
   return records;
 }
 
@@ -139,6 +144,7 @@ bool StateFolder::fits(const State& state) const {
 }
 
 std::optional<StartingPoint> StateFolder::all_load(const Comm& world, std::string& log_text) {
+  operations::note("load the state");
   std::vector<std::int64_t> generations = all_list(world, folder_);
   for (; !generations.empty(); generations.pop_back()) {
     const fs::path path = folder_ / generation_name(generations.back());
@@ -155,6 +161,7 @@ std::optional<StartingPoint> StateFolder::all_load(const Comm& world, std::strin
              i += static_cast<std::size_t>(world.size())) {
           const Buffer<float> x(host_memory, state.held[i].rows * hidden_);
           opened->files.read(state, state.held[i], x.data());
+          world.idle();
         }
       });
     } catch (const SharedError& error) {
@@ -181,6 +188,7 @@ std::optional<StartingPoint> StateFolder::all_load(const Comm& world, std::strin
 }
 
 void StateFolder::all_commit(const Comm& world, const Snapshot& snapshot, const std::vector<HeldBlock>& own) {
+  operations::note("save the state");
   const bool first = world.rank() == 0;
   const std::vector<std::int64_t> before = all_list(world, folder_);
   const std::int64_t generation = before.empty() ? 1 : before.back() + 1;
@@ -192,7 +200,7 @@ void StateFolder::all_commit(const Comm& world, const Snapshot& snapshot, const 
       fs::create_directory(partial);
     });
     std::vector<HeldRecord> held;
-    world.all_try([&] { held = write_hidden(partial / hidden_file_name(world.rank()), world.rank(), own, hidden_); });
+    world.all_try([&] { held = write_hidden(world, partial / hidden_file_name(world.rank()), own, hidden_); });
     held = all_gather_held(world, held);
     world.all_try([&] {
       if (!first) return;
