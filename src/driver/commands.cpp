@@ -103,10 +103,12 @@ const std::vector<Command>& commands() {
        "overwrite verify",
        run},
       {"observe", "the calibration pass alone: model + calibration -> saliency file",
-       "Needs --model, --calibration and --saliency. The file serves any number of later plans. With --part I/N it is that\n"
+       "Needs --model, --calibration and --saliency. The file serves any number of later plans. With --part I/N it is "
+       "that\n"
        "of a share, and merge makes the whole of all shares.\n\n"
        "  mpirun -n 8 reap_dist observe --model MiniMax-M2 --calibration calib.h5 --saliency saliency.h5\n",
-       "model calibration saliency part compute block-tokens pp ep dp threads cpu-isa memory-budget weights machine scratch "
+       "model calibration saliency part compute block-tokens pp ep dp threads cpu-isa memory-budget weights machine "
+       "scratch "
        "state checkpoint-minutes overwrite",
        observe},
       {"merge", "add saliency files of different samples, exactly, and take some out again",

@@ -147,6 +147,7 @@ double write_rate(const std::filesystem::path& folder, int rank) {
   std::int64_t bytes = 0;
   while (bytes < kFileBytes && seconds_since(start) < 2 * kSeconds) {
     const ssize_t put = ::write(file.fd, piece.data(), piece.size());
+    if (put < 0 && errno == EINTR) continue;
     if (put <= 0) fail(ExitCode::io, "--probe: writing in {} failed: {}", folder.string(), std::strerror(errno));
     bytes += put;
   }
