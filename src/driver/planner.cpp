@@ -135,9 +135,9 @@ std::string why_nothing_fits(const PlanningTask& task, std::vector<Candidate> al
   if (least.forward + least.hidden + least.links > least.weights / 2) {
     help += "a smaller --block-tokens or shorter samples need less to work in, ";
   }
-  return fmt::format(
-      "the model and its calibration do not fit {} ranks of {} each{}; {}a --memory-budget of {} would do", task.ranks,
-      readable_bytes(task.memory_bytes), needs, help, least.total());
+  return fmt::format("the model and its calibration do not fit {} rank{} of {}{}; {}a --memory-budget of {} would do",
+                     task.ranks, task.ranks == 1 ? "" : "s", readable_bytes(task.memory_bytes), needs, help,
+                     least.total());
 }
 
 Candidate choose_candidate(const PlanningTask& task) {

@@ -141,9 +141,10 @@ TEST(Planner, SaysWhatWouldFit) {
   PlanningTask task = s.task(1, s.need({3, 1, 1}));
   task.weights = WeightsMode::resident;
   const auto choose = [&] { choose_candidate(task); };
-  expect_error(ExitCode::usage,
-               {"do not fit 1 ranks", "pp=1 ep=1 dp=1 resident needs", "--weights stream would fit", "ranks would fit"},
-               choose);
+  expect_error(
+      ExitCode::usage,
+      {"do not fit 1 rank of", "pp=1 ep=1 dp=1 resident needs", "--weights stream would fit", "ranks would fit"},
+      choose);
   task.weights = WeightsMode::automatic;
   task.memory_bytes = 1000;
   expect_error(ExitCode::usage, {"streamed needs", "a --memory-budget of"}, choose);
