@@ -6,6 +6,7 @@
 #include <chrono>
 #include <optional>
 
+#include "driver/resources.hpp"
 #include "driver/state_saver.hpp"
 #include "shard/schedule.hpp"
 
@@ -85,12 +86,16 @@ Saliency all_calibration_pass(Job& job, PassPlan& plan, const SaliencyInfo& info
     const std::int64_t weights = weight_bytes_per_rank(plan.model, placement.grid, o.compute);
     job.progress.begin("load", "bytes", weights * job.world.size(), weights);
   }
+  const MemoryGrowth memory;
   const double waited = job.world.seconds_waited();
   const auto begin = std::chrono::steady_clock::now();
   Saliency saliency = all_observe(job.world, job.pulse, plan, backend, events);
   job.progress.end();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   all_report_idle(job, placement.grid, seconds, job.world.seconds_waited() - waited);
+  std::int64_t peak = memory.peak_bytes();
+  job.world.all_max(std::span(&peak, 1));
+  job.log.info(fmt::format("observe: memory of the fullest rank grew by {}", readable_bytes(peak)));
   return saliency;
 }
 

@@ -43,11 +43,13 @@ int launch_rank() {
   return 0;
 }
 
-void complain(const char* what) { fmt::print(stderr, "reap_dist: error: {}\n", what); }
+void complain(const char* what, ExitCode code) {
+  fmt::print(stderr, "reap_dist: {}{}\n", code == ExitCode::stopped ? "" : "error: ", what);
+}
 
 /// The one place where an error of a single rank ends the job: the others may be waiting for this one.
 int abort_job(reap::Watchdog& watchdog, ExitCode code, const char* what) {
-  complain(what);
+  complain(what, code);
   reap::operations::phase(reap::operations::kEnd);
   watchdog.end_soon(code);  // where mpirun cannot be reached, MPI_Abort waits for it in vain
   MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
@@ -107,7 +109,7 @@ int run_job(const reap::Options& options) {
     run_command(world, options, watchdog);
     return static_cast<int>(ExitCode::ok);
   } catch (const reap::SharedError& e) {
-    if (world.rank() == 0) complain(e.what());
+    if (world.rank() == 0) complain(e.what(), e.code());
     return static_cast<int>(e.code());
   } catch (const reap::Error& e) {
     return abort(e.code(), e.what());
@@ -128,7 +130,7 @@ int main(int argc, char** argv) {
   try {
     line = reap::parse_command_line(argc, argv);
   } catch (const reap::Error& e) {
-    if (launch_rank() == 0) complain(e.what());
+    if (launch_rank() == 0) complain(e.what(), e.code());
     return static_cast<int>(e.code());
   }
   if (!line.text.empty()) {
@@ -138,7 +140,7 @@ int main(int argc, char** argv) {
   try {
     return run_job(line.options);
   } catch (const std::exception& e) {  // before MPI was up
-    complain(e.what());
+    complain(e.what(), ExitCode::io);
     return static_cast<int>(ExitCode::io);
   }
 }

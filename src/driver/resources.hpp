@@ -14,6 +14,16 @@ struct Resources {
   std::int64_t memory_bytes = 0;  // four fifths of the node's memory (or the job's limit), divided by its ranks
 };
 
+/// How far the memory of this process has grown, as the system sees it (resident set), since this was made.
+class MemoryGrowth {
+ public:
+  MemoryGrowth();
+  std::int64_t peak_bytes() const;  // 0 where the system does not tell
+
+ private:
+  std::int64_t before_ = 0;
+};
+
 /// Collective. Warns when the launcher has bound ranks to fewer cores than their share of the node.
 Resources all_find_resources(const Comm& world, Log& log);
 

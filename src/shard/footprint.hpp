@@ -8,16 +8,17 @@
 
 namespace reap {
 
-/// Bytes that a rank holds at most during a calibration pass, the most of any rank of the grid. Not counted is what the
-/// program takes before it: its own code and its libraries', MPI's buffers, the headers of the checkpoint.
+/// Bytes by which a rank grows at most during a calibration pass, the most of any rank of the grid. Not counted is what
+/// the program takes before it: MPI's buffers, the headers of the checkpoint.
 struct Footprint {
+  std::int64_t program = 0;  // code of the libraries once it is used, products compiled at run time, stacks
   std::int64_t weights = 0;  // resident: the own layers and the embedding; streamed: the window
   std::int64_t reading = 0;  // tensors on their way from the files
   std::int64_t forward = 0;  // the longest block in the operations of a layer
   std::int64_t links = 0;    // blocks between stages, rows between expert shards
   std::int64_t hidden = 0;   // streamed: the hidden states of a wave
   std::int64_t sums = 0;     // of the own layers and, in the end, of all
-  std::int64_t total() const { return weights + reading + forward + links + hidden + sums; }
+  std::int64_t total() const { return program + weights + reading + forward + links + hidden + sums; }
 };
 
 /// With expert shards the router is taken to spread its slots evenly over them.
