@@ -86,6 +86,7 @@ void Progress::advance(std::int64_t units, std::int64_t steps) {
 }
 
 void Progress::end() {
+  operations::phase("after " + phase_);
   phases_.push_back({phase_, unit_, total_, seconds()});
   if (!speaks_) return;
   done_ = own_;

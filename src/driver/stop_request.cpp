@@ -56,8 +56,9 @@ int watch_for_termination() {
   return event;
 }
 
+bool terminations_are_requests() { return heeded; }
+
 void obey_termination() {
-  if (heeded) return;
   handle(SIGTERM, SIG_DFL);
   ::kill(::getpid(), SIGTERM);
 }

@@ -13,7 +13,10 @@ bool stop_requested();
 /// obey_termination.
 int watch_for_termination();
 
-/// Ends the process as SIGTERM does, unless SIGTERM asks it to stop.
+/// Whether SIGTERM asks this process to stop.
+bool terminations_are_requests();
+
+/// Ends the process as SIGTERM does.
 void obey_termination();
 
 /// The end of watching: SIGTERM ends the process again by itself.

@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "driver/shared_memory.hpp"
 #include "driver/stop_request.hpp"
 #include "shard/host_name.hpp"
 #include "shard/json.hpp"
@@ -88,7 +89,9 @@ struct Watchdog::Impl {
   void obey() {
     std::uint64_t times = 0;
     static_cast<void>(!::read(termination, &times, sizeof times));
+    if (terminations_are_requests()) return;
     operations::phase(operations::kEnd);
+    remove_shared_memory_names();
     obey_termination();
   }
 
@@ -102,6 +105,7 @@ struct Watchdog::Impl {
     }
     if (neighbour->record >= 0) ::close(neighbour->record);
     neighbour.reset();
+    remove_shared_memory_names();
   }
 
   void look_after_main_thread(double passed) {

@@ -27,6 +27,8 @@ constexpr std::chrono::milliseconds kAwake{2};
 constexpr std::chrono::microseconds kNap{50};
 constexpr std::chrono::microseconds kBusyLook{4};
 
+using Clock = std::chrono::steady_clock;
+
 /// Processor time of this thread.
 std::chrono::nanoseconds processor_time() {
   timespec time{};
@@ -71,8 +73,31 @@ void check_mpi(int status, const char* call) {
 
 struct Comm::Waiting {
   std::function<void()> hook;
-  bool inside = false;  // a wait is under way: the hook's own waits neither call it again nor count twice
+  bool inside = false;  // the hook's own waits neither call it again nor count twice
   std::chrono::duration<double> total{0};
+  class Wait;
+};
+
+/// A wait under way, or an idle moment.
+class Comm::Waiting::Wait {
+ public:
+  explicit Wait(Waiting& waiting) : waiting_{waiting}, outermost_{!std::exchange(waiting.inside, true)} {}
+  ~Wait() {
+    if (!outermost_) return;
+    waiting_.inside = false;
+    waiting_.total += Clock::now() - begin_;
+  }
+  Wait(const Wait&) = delete;
+  Wait& operator=(const Wait&) = delete;
+
+  void call_hook() const {
+    if (outermost_ && waiting_.hook) waiting_.hook();
+  }
+
+ private:
+  Waiting& waiting_;
+  bool outermost_;
+  Clock::time_point begin_ = Clock::now();
 };
 
 Comm::Comm(MPI_Comm owned, std::shared_ptr<Waiting> waiting) : comm_{owned}, waiting_{std::move(waiting)} {
@@ -121,9 +146,7 @@ std::function<void()> Comm::on_wait(std::function<void()> hook) const {
   return std::exchange(waiting_->hook, std::move(hook));
 }
 
-void Comm::idle() const {
-  if (!waiting_->inside && waiting_->hook) waiting_->hook();
-}
+void Comm::idle() const { Waiting::Wait(*waiting_).call_hook(); }
 
 double Comm::seconds_waited() const { return waiting_->total.count(); }
 
@@ -139,32 +162,20 @@ void Comm::wait(std::span<MPI_Request> requests, const char* what) const {
 }
 
 void Comm::wait_until(const std::function<bool()>& ready, const char* what) const {
-  using Clock = std::chrono::steady_clock;
   operations::note(what);
-  if (ready()) return;
-  const bool outermost = !std::exchange(waiting_->inside, true);
-  const auto begin = Clock::now();
-  auto moved = begin;
-  try {
-    while (true) {
-      if (outermost && waiting_->hook) waiting_->hook();
-      const auto before = processor_time();
-      if (ready()) break;
-      const auto now = Clock::now();
-      if (processor_time() - before > kBusyLook) moved = now;
-      if (now - moved < kAwake) {
-        std::this_thread::yield();
-      } else {
-        std::this_thread::sleep_for(kNap);
-      }
+  const Waiting::Wait wait(*waiting_);
+  for (auto moved = Clock::now(); true;) {
+    const auto before = processor_time();
+    const bool over = ready();
+    if (processor_time() - before > kBusyLook) moved = Clock::now();
+    wait.call_hook();  // also when there was nothing to wait for: a rank that is always the last one beats here
+    if (over) return;
+    if (Clock::now() - moved < kAwake) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(kNap);
     }
-  } catch (...) {
-    if (outermost) waiting_->inside = false;
-    throw;
   }
-  if (!outermost) return;
-  waiting_->inside = false;
-  waiting_->total += Clock::now() - begin;
 }
 
 void Comm::all_barrier() const {

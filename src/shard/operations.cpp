@@ -23,14 +23,14 @@ namespace reap::operations {
 namespace {
 
 // A line of the record. Columns, each followed by a blank:
-//   000000000042 2026-01-31T12:00:00.123Z     12.345 observe    layer   17 block      123 experts
-constexpr std::size_t kLineBytes = 120;
+//   000000000042 2026-01-31T12:00:00.123Z     12.345 observe        layer   17 block      123 experts
+constexpr std::size_t kLineBytes = 128;
 constexpr std::size_t kRecordBytes = kLineBytes * static_cast<std::size_t>(kKept + 1);
 struct Column {
   std::size_t begin, width;
 };
-constexpr Column kCount{0, 12}, kDate{13, 24}, kSeconds{38, 10}, kPhase{49, 10}, kLayer{66, 4}, kBlock{77, 8},
-    kWhat{86, kLineBytes - 1 - 86};
+constexpr Column kCount{0, 12}, kDate{13, 24}, kSeconds{38, 10}, kPhase{49, 14}, kLayer{70, 4}, kBlock{81, 8},
+    kWhat{90, kLineBytes - 1 - 90};
 
 /// One line, built in place: fmt would take longer than what is noted.
 class Line {

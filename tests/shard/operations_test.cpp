@@ -112,7 +112,7 @@ TEST(Operations, NumbersAndTextsWiderThanTheirColumnsAreCut) {
   keep_in(file.path());
   phase("a phase with a long name");
   note("an operation that has a longer description than fits into its column of the record", 1'234'567, 98'765'432'100);
-  for (const std::string& line : lines_of(file.path())) EXPECT_EQ(line.size(), 119U) << line;
+  for (const std::string& line : lines_of(file.path())) EXPECT_EQ(line.size(), 127U) << line;
   EXPECT_EQ(last_in(file.path())->count, last().count);
   phase("short");
 }
@@ -164,7 +164,7 @@ TEST(Operations, ARecordInMemoryOutlivesItsProcess) {
 TEST(Operations, NoPlaceInWhatIsNoRecord) {
   EXPECT_FALSE(last_in("/nonexistent/file").has_value());
   const File file("other");
-  std::ofstream(file.path()) << "some text\n" << std::string(119, 'x') << "\n" << std::string(119, ' ') << "\n";
+  std::ofstream(file.path()) << "some text\n" << std::string(127, 'x') << "\n" << std::string(127, ' ') << "\n";
   EXPECT_FALSE(last_in(file.path()).has_value());
 }
 
