@@ -28,6 +28,7 @@ start() {
     kill -0 $job 2>/dev/null || { failed "the job did not begin"; return; }
     sleep 0.1
   done
+  sleep 1  # and up to the ranks having told each other where they are
   processes=$(sed -n '1s/.*process \([0-9]*\).*/\1/p' "$work"/log/rank-*.operations)
   shared=$(for process in $processes; do grep -o '/dev/shm/.*' "/proc/$process/maps"; done | sort -u)
   [ "$(echo "$shared" | wc -l)" = $ranks ] || failed "$ranks ranks share $shared"
