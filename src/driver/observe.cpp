@@ -71,6 +71,14 @@ std::optional<SaliencyFile> all_reuse(Job& job, const SaliencyInfo& info, const 
   return result;
 }
 
+/// A pass that was killed between its result and the end of its state leaves that state. One of another pass is
+/// refused.
+void all_remove_leftover(Job& job, StateFolder& state) {
+  std::string ignored;  // a damaged generation goes as well
+  state.all_load(job.world, ignored);
+  state.all_remove(job.world);
+}
+
 std::string describe(const Placement& p, const Holding& holding, int threads, const Backend& backend) {
   return fmt::format("grid pp {} x ep {} x dp {}, weights {}, {} threads per rank, MPI transport, {}", p.grid.pp,
                      p.grid.ep, p.grid.dp, holding.streamed ? "streamed" : "resident", threads, backend.numerics_id());
@@ -109,7 +117,11 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
                     model.router.top_k,
                     calibration.domain_names};
   set_parts(info, {part_of(calibration, blocks)});
-  if (auto earlier = all_reuse(job, info, file)) return std::move(*earlier);
+  StateFolder state(o.state, info, blocks, model.hidden, model.layers);
+  if (auto earlier = all_reuse(job, info, file)) {
+    if (!o.state.empty()) all_remove_leftover(job, state);
+    return std::move(*earlier);
+  }
 
   job.log.info(fmt::format("observe: {} samples, {} tokens, {} blocks; {}", info.samples, info.tokens, blocks.size(),
                            describe(placement, chosen.holding, threads, *backend)));
@@ -122,7 +134,7 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
   job.world.all_try([&] {
     if (job.world.rank() == 0) write_saliency(file, result.info, result.saliency);
   });
-  if (!o.state.empty()) StateFolder(o.state, info, blocks, model.hidden, model.layers).all_remove(job.world);
+  if (!o.state.empty()) state.all_remove(job.world);
   return result;
 }
 
