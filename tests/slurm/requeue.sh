@@ -2,10 +2,6 @@
 # run; cancelled, it stays away. Sourced by isolated.sh.
 # shellcheck shell=bash disable=SC1091,SC2154
 . "$here/checks.sh"
-if ! "$reap_dist" run --help | grep -q -- --state; then
-  echo "skipped: this reap_dist has no --state"
-  exit 77
-fi
 # Small blocks: many points where the ranks can stop.
 export REAP_OPTIONS="--compute fp32 --block-tokens 512"
 reference
