@@ -13,8 +13,7 @@ namespace reap {
 ///     the job: blocked in a read of a file system that hangs, or in a call of MPI that waits (MPI_Finalize). The
 ///     process ends with ExitCode::peer, after a line that says where.
 ///   - The next rank on this node dies. mpirun then ends the others with SIGTERM and, a second later, SIGKILL, and
-///   names
-///     the rank alone; a line says where that rank was.
+///     names the rank alone; a line says where that rank was.
 class Watchdog {
  public:
   /// @param timeout_seconds  0 = for ever

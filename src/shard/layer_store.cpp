@@ -34,7 +34,8 @@ std::unique_ptr<LayerStore> all_load_layers(const Comm& world, const Checkpoint&
       const std::int64_t layer = placement.layers.begin + step;
       if (layer >= placement.layers.end) return;
       operations::note("read weights", layer);
-      layers.push_back(load_layer(checkpoint, model, layer, placement.experts, backend));
+      layers.push_back(load_layer(checkpoint, model, layer, placement.experts, backend,
+                                  [&](std::int64_t) { world.idle(); }));  // a layer can be gigabytes
       if (read) read(layers.back().bytes());
     });
   }
