@@ -223,8 +223,8 @@ SaliencyFile subtract(SaliencyFile a, SaliencyFile b) {
   if (portions.empty()) fail(ExitCode::bad_input, "nothing would be left of the sum");
 
   subtract_sums(a.saliency, b.saliency);
-  std::vector<CalibrationPart> parts;
-  for (const Portion& portion : portions) parts.push_back(portion.part);
+  std::vector<CalibrationPart> parts(portions.size());
+  std::ranges::transform(portions, parts.begin(), &Portion::part);
   std::ranges::fill(a.saliency.max_abs, 0.0f);  // of what is taken out; finish() puts in that of what stays
   move(a, portions, domains_of(parts));
   finish(a, std::move(portions));

@@ -15,9 +15,9 @@ namespace reap {
 /// of an expert group, through one layer; the ranks of such a group count the same operations.
 ///
 /// Rank 0 asks all ranks to hold; each answers how many operations it has begun and begins no further one; rank 0 tells
-/// each expert group the largest number that one of its ranks has begun, which all of them can reach without help from
-/// ranks that stand still; a rank that has done so many is at the cut. Nothing is drained: blocks between stages stay
-/// where they are.
+/// each expert group the largest number that one of its ranks has begun; a rank that has done so many is at the cut.
+/// All of the group can get there without help from ranks that stand still, because none begins an operation before
+/// all of them have what they need for it. Nothing is drained: blocks between stages stay where they are.
 class Cut {
  public:
   struct Wishes {

@@ -33,9 +33,14 @@ class Link {
   /// While no stage sends or receives: the blocks on their way that this rank answers for; each of them is one rank's.
   /// They stay on their way. Collective over the stages of a column.
   virtual std::vector<Travelling> all_travelling() = 0;
-  /// While no stage sends or receives: ends the traffic between stages; blocks on their way are lost. Collective
-  /// over the stages of a column.
+  /// While no stage sends or receives: ends the traffic between stages; blocks on their way are lost, and calls of a
+  /// group are no longer waited for. Collective over the ranks of the grid.
   virtual void all_drop() = 0;
+
+  /// Tells the other shards of the group that this rank can begin its next operation.
+  virtual void call_group() = 0;
+  /// Whether all of them have told so too.
+  virtual bool group_called() = 0;
 
   /// Sends bytes [send_start[s], send_start[s + 1]) to expert shard s and receives as many as it sends into
   /// [receive_start[s], receive_start[s + 1]), host memory, for every other shard of the group. The own part stays
@@ -57,6 +62,8 @@ class NoLink final : public Link {
   bool flushed() override { return true; }
   std::vector<Travelling> all_travelling() override { return {}; }
   void all_drop() override {}
+  void call_group() override {}
+  bool group_called() override { return true; }
   void all_exchange(const std::byte* send, std::span<const std::int64_t> send_start, std::byte* receive,
                     std::span<const std::int64_t> receive_start) override;
   void progress() override {}

@@ -15,6 +15,7 @@ constexpr std::int64_t kMessageBytes = std::int64_t{1} << 30;
 constexpr int kBlockTag = 1;
 constexpr int kExchangeTag = 2;
 constexpr int kCountTag = 3;
+constexpr int kCallTag = 4;
 
 /// A transfer under way, as one or more messages.
 class Transfer {
@@ -156,6 +157,25 @@ class MpiLink final : public Link {
     }
     for (Berth& berth : berths_->in) berth.transfer.cancel();  // nothing comes any more
     for (Berth& berth : berths_->out) berth.transfer.wait(column_, "block to the next stage");
+    all_end_calls();
+  }
+
+  void call_group() override {
+    Call& call = berths_->call;
+    REAP_CHECK(!call.transfer.busy(), "call {} of the group is not over", calls_);
+    call.heard.resize(static_cast<std::size_t>(group_.size()));
+    for (int shard = 0; shard < group_.size(); ++shard) {
+      if (shard == group_.rank()) continue;
+      call.transfer.start_receive(&call.heard[static_cast<std::size_t>(shard)], 1, shard, kCallTag, group_.handle());
+      call.transfer.start_send(&call.said, 1, shard, kCallTag, group_.handle());
+    }
+    ++calls_;
+  }
+
+  bool group_called() override {
+    Transfer& transfer = berths_->call.transfer;
+    transfer.poke();
+    return !transfer.busy();
   }
 
   void all_exchange(const std::byte* send, std::span<const std::int64_t> send_start, std::byte* receive,
@@ -183,9 +203,18 @@ class MpiLink final : public Link {
   }
 
  private:
+  /// Says nothing but that it has come.
+  struct Call {
+    std::byte said{};
+    std::vector<std::byte> heard;  // [shards]
+    Transfer transfer;
+  };
+
+  /// All that MPI may still read or write when this link is gone.
   struct Berths {
     std::array<Berth, 2> in;   // one arriving while the other is taken
     std::array<Berth, 2> out;  // one leaving while the other is filled
+    Call call;
   };
 
   struct Counts {
@@ -210,6 +239,14 @@ class MpiLink final : public Link {
     return counts;
   }
 
+  /// The ranks of a group have called for the same operations, but for the next one, for which some have and some not.
+  void all_end_calls() {
+    std::int64_t most = calls_;
+    group_.all_max(std::span(&most, 1));
+    if (calls_ < most) call_group();
+    berths_->call.transfer.wait(group_, "end the calls of the expert shards");
+  }
+
   Berth& in(std::size_t block) { return berths_->in[block % berths_->in.size()]; }
   Berth& out(std::size_t block) { return berths_->out[block % berths_->out.size()]; }
 
@@ -222,7 +259,7 @@ class MpiLink final : public Link {
 
   bool busy() const {
     const auto open = [](const Berth& berth) { return berth.transfer.busy(); };
-    return std::any_of(berths_->in.begin(), berths_->in.end(), open) ||
+    return berths_->call.transfer.busy() || std::any_of(berths_->in.begin(), berths_->in.end(), open) ||
            std::any_of(berths_->out.begin(), berths_->out.end(), open);
   }
 
@@ -235,6 +272,7 @@ class MpiLink final : public Link {
   std::unique_ptr<Berths> berths_;
   std::size_t received_ = 0;
   std::size_t sent_ = 0;
+  std::int64_t calls_ = 0;
 };
 
 }  // namespace

@@ -163,6 +163,12 @@ class Pass {
     const std::int64_t block = own != kNone && schedule_.first_layer(own) <= layer ? own : kNone;
     const bool comes = block != kNone && layer == layers_.begin && schedule_.first_layer(block) < layer;
     wait_for([&] { return !comes || link_->arrived(); }, "wait for the stage before");
+    // When one rank of a group has begun, the others have all that they need to follow it, be it to a cut. One that has
+    // no block in this operation, or took it from a state, would be far ahead of the others otherwise.
+    if (plan_.placement.grid.pp > 1) {
+      link_->call_group();
+      wait_for([&] { return link_->group_called(); }, "wait for the other expert shards");
+    }
     cut_.begin();
     operations::note("forward", layer, block == kNone ? -1 : block_at(block).index);
     if (block == kNone) {
@@ -235,8 +241,7 @@ class Pass {
   }
 
   void all_save() {
-    // Until all are at the cut, a rank on its way there may need the block that leaves here.
-    world_.all_barrier();
+    world_.all_barrier();  // blocks leave until all are at the cut: ranks on their way there may make room for them
     standing_ = true;
     operations::note("save the state");
     Snapshot snapshot{tally_.all_sum(world_, plan_.start.snapshot.saliency), next_layer_};

@@ -91,7 +91,7 @@ class Bench:
             values = dict(word.split(b"=", 1) for word in words if b"=" in word)
             if values.get(MARK.encode()) != str(os.getpid()).encode() or dead:
                 continue
-            rank = values.get(b"OMPI_COMM_WORLD_RANK") if name == self.program.name else None
+            rank = values.get(b"OMPI_COMM_WORLD_RANK") if name == self.program.name[:15] else None
             found.append((int(entry.name), int(rank) if rank else -1))
         return found
 

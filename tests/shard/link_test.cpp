@@ -111,6 +111,32 @@ TEST(Link, EveryBlockOnItsWayIsOneRanks) {
   }
 }
 
+/// Nobody has been called by all before the last one calls; and a pass may end while some wait for others.
+TEST(Link, CallsAreHeardByTheWholeGroup) {
+  const Comm world(MPI_COMM_WORLD);
+  const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
+  for (int missing = 0; missing <= world.size(); ++missing) {  // ranks that do not call any more
+    const auto link = make_mpi_link(world, shards_only(world), *backend, kHidden, {});
+    std::int64_t calls = 0;
+    for (int round = 0; round < 5; ++round) {
+      link->call_group();
+      ++calls;
+      world.wait_until([&] { return link->group_called(); }, "test");
+      std::int64_t fewest = -calls;
+      world.all_max(std::span(&fewest, 1));
+      EXPECT_EQ(-fewest, calls);
+    }
+    if (world.rank() >= missing) {
+      link->call_group();
+      world.wait_until([] { return true; }, "test");
+      EXPECT_TRUE(missing == 0 || world.size() == 1 || !link->group_called());
+    }
+    world.all_barrier();
+    link->all_drop();
+    EXPECT_TRUE(link->group_called());
+  }
+}
+
 TEST(Link, ExchangeTakesEachPartToItsShard) {
   const Comm world(MPI_COMM_WORLD);
   const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);

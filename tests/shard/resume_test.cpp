@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <optional>
 #include <random>
+#include <thread>
 
 #include "grid_fixture.hpp"
 
@@ -197,6 +199,66 @@ TEST(Resuming, GivesTheBitsOfAPassInOnePiece) {
         ++stops;
       }
       ASSERT_LT(stops, 200) << "no progress";
+    }
+  }
+}
+
+/// Whether each rank is slow: it rests after every layer.
+using Slow = std::function<bool(const Placement& placement)>;
+
+/// Runs until rank `asked` has taken blocks through `layers` layers. @return the state; nothing when the pass was over
+std::optional<Saved> all_run_until(const Comm& world, const Observer& observer, const Grid& grid,
+                                   Observer::Manner manner, const Slow& slow, int asked, int layers) {
+  const Placement placement = place(observer.model(), grid, world.rank());
+  const bool rests = slow(placement);
+  manner.events.layer_done = [&](const Block&) {
+    --layers;
+    if (rests) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  };
+  manner.events.wishes.stop = [&] { return world.rank() == asked && layers <= 0; };
+  std::optional<Saved> saved;
+  manner.events.all_save = [&](const Snapshot& snapshot, const std::vector<HeldBlock>& own) {
+    saved = all_save(world, snapshot, own, observer.model().hidden);
+    expect_consistent(*saved, observer);
+  };
+  try {
+    observer.all_run(world, grid, manner);
+    return std::nullopt;
+  } catch (const SharedError& error) {
+    EXPECT_EQ(error.code(), ExitCode::stopped) << error.what();
+  }
+  return saved;
+}
+
+/// Some columns of an expert group have long been through layers that others have yet to see. A rank that has nothing
+/// to do in an operation must not run ahead into it: those that have something may need a stage that stands still.
+TEST(Resuming, ReachesACutWhateverTheColumnsOfAGroupHaveToDo) {
+  const Comm world(MPI_COMM_WORLD);
+  test::RandomModel model;
+  model.layers = 16;
+  const test::SharedFolder folder(world, model);
+  const Observer observer(folder.path(), test::odd_samples(model.vocab), 1);  // a sample a block: more than links hold
+  const Saliency expected = observer.all_run(Comm(MPI_COMM_SELF), {1, 1, 1}, Compute::fp32);
+  // Each rank takes all of its blocks through one layer after the other; those of odd columns stay behind.
+  Observer::Manner all_at_once;
+  all_at_once.holding = {true, 0, 1'000'000};
+  const std::optional<Saved> apart = all_run_until(
+      world, observer, {1, 1, world.size()}, all_at_once, [](const Placement& p) { return p.column() % 2 == 1; }, 0,
+      150 / world.size());
+  ASSERT_TRUE(apart);
+  for (const Grid& grid : test::grids(world.size(), observer.model())) {
+    if (grid.pp == 1) continue;
+    for (int slow = 0; slow < grid.pp; ++slow) {
+      for (const int layers : {1, 6, 15, 21}) {
+        SCOPED_TRACE(fmt::format("{}, stage {} slow, stop after {}", text_of(grid, {}), slow, layers));
+        Observer::Manner manner;
+        manner.start = apart->start();
+        const auto is_slow = [&](const Placement& p) { return p.stage == slow; };
+        const int asked = slow * grid.ep + (grid.ep - 1);  // a rank of an odd column
+        const std::optional<Saved> saved = all_run_until(world, observer, grid, manner, is_slow, asked, layers);
+        if (saved) manner.start = saved->start();
+        expect_same(observer.all_run(world, grid, manner), expected);
+      }
     }
   }
 }
