@@ -10,8 +10,6 @@
 namespace reap {
 namespace {
 
-// MPI 3 counts in int: longer transfers go as several messages, which keep their order.
-constexpr std::int64_t kMessageBytes = std::int64_t{1} << 30;
 constexpr int kBlockTag = 1;
 constexpr int kExchangeTag = 2;
 constexpr int kCountTag = 3;
@@ -20,19 +18,21 @@ constexpr int kCallTag = 4;
 /// A transfer under way, as one or more messages.
 class Transfer {
  public:
+  explicit Transfer(std::int64_t message_bytes = kMessageBytes) : message_bytes_{message_bytes} {}
+
   /// @param send  MPI_Isend, or MPI_Issend, which is complete only when the receiver has a place for it
   void start_send(const std::byte* data, std::int64_t bytes, int peer, int tag, MPI_Comm comm,
                   decltype(&MPI_Isend) send = MPI_Isend) {
-    for (std::int64_t at = 0; at < bytes; at += kMessageBytes) {
-      const auto count = static_cast<int>(std::min(kMessageBytes, bytes - at));
+    for (std::int64_t at = 0; at < bytes; at += message_bytes_) {
+      const auto count = static_cast<int>(std::min(message_bytes_, bytes - at));
       check_mpi(send(data + at, count, MPI_BYTE, peer, tag, comm, &requests_.emplace_back(MPI_REQUEST_NULL)),
                 "MPI_Isend");
     }
   }
 
   void start_receive(std::byte* data, std::int64_t bytes, int peer, int tag, MPI_Comm comm) {
-    for (std::int64_t at = 0; at < bytes; at += kMessageBytes) {
-      const auto count = static_cast<int>(std::min(kMessageBytes, bytes - at));
+    for (std::int64_t at = 0; at < bytes; at += message_bytes_) {
+      const auto count = static_cast<int>(std::min(message_bytes_, bytes - at));
       check_mpi(MPI_Irecv(data + at, count, MPI_BYTE, peer, tag, comm, &requests_.emplace_back(MPI_REQUEST_NULL)),
                 "MPI_Irecv");
     }
@@ -63,6 +63,7 @@ class Transfer {
   }
 
  private:
+  std::int64_t message_bytes_;
   std::vector<MPI_Request> requests_;
 };
 
@@ -75,16 +76,18 @@ struct Berth {
 class MpiLink final : public Link {
  public:
   MpiLink(const Comm& world, const Placement& placement, Backend& backend, std::int64_t hidden,
-          std::vector<std::int64_t> coming)
+          std::vector<std::int64_t> coming, std::int64_t message_bytes)
       : backend_{backend},
         row_bytes_{hidden * static_cast<std::int64_t>(sizeof(float))},
+        message_bytes_{message_bytes},
         stage_{placement.stage},
         coming_{std::move(coming)},
         column_{world.split(placement.column())},
         group_{world.split(placement.replica * placement.grid.pp + placement.stage)},
         berths_{std::make_unique<Berths>()} {
     const std::int64_t longest = coming_.empty() ? 0 : *std::max_element(coming_.begin(), coming_.end());
-    for (Berth& berth : berths_->in) berth.bytes = {host_memory, longest * row_bytes_};
+    for (Berth& berth : berths_->in) berth = {{host_memory, longest * row_bytes_}, Transfer(message_bytes_)};
+    for (Berth& berth : berths_->out) berth.transfer = Transfer(message_bytes_);
     for (std::size_t block = 0; block < berths_->in.size(); ++block) expect(block);
   }
 
@@ -180,7 +183,7 @@ class MpiLink final : public Link {
 
   void all_exchange(const std::byte* send, std::span<const std::int64_t> send_start, std::byte* receive,
                     std::span<const std::int64_t> receive_start) override {
-    Transfer transfer;
+    Transfer transfer(message_bytes_);
     const auto others = [&](auto&& start) {
       for (int i = 1; i < group_.size(); ++i) start((group_.rank() + i) % group_.size());
     };
@@ -265,6 +268,7 @@ class MpiLink final : public Link {
 
   Backend& backend_;
   std::int64_t row_bytes_;
+  std::int64_t message_bytes_;
   int stage_;
   std::vector<std::int64_t> coming_;  // rows of each block
   Comm column_;                       // rank = stage
@@ -278,8 +282,8 @@ class MpiLink final : public Link {
 }  // namespace
 
 std::unique_ptr<Link> make_mpi_link(const Comm& world, const Placement& placement, Backend& backend,
-                                    std::int64_t hidden, std::vector<std::int64_t> coming) {
-  return std::make_unique<MpiLink>(world, placement, backend, hidden, std::move(coming));
+                                    std::int64_t hidden, std::vector<std::int64_t> coming, std::int64_t message_bytes) {
+  return std::make_unique<MpiLink>(world, placement, backend, hidden, std::move(coming), message_bytes);
 }
 
 }  // namespace reap

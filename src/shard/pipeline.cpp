@@ -140,7 +140,11 @@ class Pass {
     world_.all_try([&] {
       if (place.stage == 0) input_.hold_table();
     });
-    weights_ = all_load_layers(world_, plan_.checkpoint, plan_.model, place, backend_, events_.layer_read);
+    weights_ = all_load_layers(world_, plan_.checkpoint, plan_.model, place, backend_, [&](std::int64_t bytes) {
+      if (events_.layer_read) events_.layer_read(bytes);
+      if (!events_.wishes.stop || !events_.wishes.stop()) return;
+      fail(ExitCode::stopped, "stopped on request before the pass began; run the same command again to go on");
+    });
   }
 
   void run_wave(const Schedule::Wave& wave) {

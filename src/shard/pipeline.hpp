@@ -47,7 +47,7 @@ struct PassEvents {
 /// Errors of loading are shared by all ranks; an error of the pass itself is thrown on the rank that it happened on
 /// while the others wait for it: the caller has to end the whole job (MPI_Abort).
 /// @throws Error(numerics) naming layer, expert and sample; Error(bad_input), Error(io), Error(peer);
-///         SharedError(stopped) when a rank wished to stop and the state is saved
+///         SharedError(stopped) when a rank wished to stop and the state is saved, or weights were still being read
 Saliency all_observe(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend,
                      const PassEvents& events = {});
 

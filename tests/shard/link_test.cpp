@@ -4,11 +4,17 @@
 
 #include <cstring>
 #include <numeric>
+#include <string>
 
 namespace reap {
 namespace {
 
 constexpr std::int64_t kHidden = 5;
+
+/// With one message a transfer, with a few, and with many.
+class LinkTest : public testing::TestWithParam<std::int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Messages, LinkTest, testing::Values(kMessageBytes, 100'003, 5'000),
+                         [](const auto& test) { return "Of" + std::to_string(test.param); });
 
 Placement stages_only(const Comm& world) {
   Model model{};
@@ -30,12 +36,12 @@ std::vector<std::int64_t> coming(const Placement& placement, const std::vector<s
 }
 
 /// Blocks of unlike lengths go down the stages; each stage adds one to every value. Some are sent while others travel.
-TEST(Link, BlocksPassFromStageToStageInOrder) {
+TEST_P(LinkTest, BlocksPassFromStageToStageInOrder) {
   const Comm world(MPI_COMM_WORLD);
   const Placement placement = stages_only(world);
   const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
   const std::vector<std::int64_t> blocks{3, 1, 70'000, 2, 2, 0, 11, 4};  // the long one takes the rendezvous path
-  const auto link = make_mpi_link(world, placement, *backend, kHidden, coming(placement, blocks));
+  const auto link = make_mpi_link(world, placement, *backend, kHidden, coming(placement, blocks), GetParam());
   for (std::size_t block = 0; block < blocks.size(); ++block) {
     std::vector<float> x(static_cast<std::size_t>(blocks[block] * kHidden));
     if (placement.stage == 0) {
@@ -60,13 +66,13 @@ TEST(Link, BlocksPassFromStageToStageInOrder) {
 }
 
 /// The first stage sends as much as it can; the others take `taken` blocks and then nothing more.
-TEST(Link, EveryBlockOnItsWayIsOneRanks) {
+TEST_P(LinkTest, EveryBlockOnItsWayIsOneRanks) {
   const Comm world(MPI_COMM_WORLD);
   const Placement placement = stages_only(world);
   const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
   const std::vector<std::int64_t> blocks{3, 1, 70'000, 2, 2, 0, 11, 4};
   for (std::size_t taken = 0; taken < 4; ++taken) {
-    const auto link = make_mpi_link(world, placement, *backend, kHidden, coming(placement, blocks));
+    const auto link = make_mpi_link(world, placement, *backend, kHidden, coming(placement, blocks), GetParam());
     std::vector<float> x(70'000 * kHidden);
     const auto send = [&](std::size_t block) {
       std::fill(x.begin(), x.end(), static_cast<float>(block));
@@ -137,10 +143,10 @@ TEST(Link, CallsAreHeardByTheWholeGroup) {
   }
 }
 
-TEST(Link, ExchangeTakesEachPartToItsShard) {
+TEST_P(LinkTest, ExchangeTakesEachPartToItsShard) {
   const Comm world(MPI_COMM_WORLD);
   const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
-  const auto link = make_mpi_link(world, shards_only(world), *backend, kHidden, {});
+  const auto link = make_mpi_link(world, shards_only(world), *backend, kHidden, {}, GetParam());
   const int ranks = world.size();
   // From a to b go (a * 7 + b * 3) % 5 times 40,000 bytes, so that some are empty; their value names the pair.
   const auto length = [](int from, int to) { return std::int64_t{(from * 7 + to * 3) % 5} * 40'000; };
