@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -65,7 +66,7 @@ def read(path: Path) -> dict[str, Any]:
         attributes = {key: value.decode() if isinstance(value, bytes) else value for key, value in file.attrs.items()}
         names = [name.decode() if isinstance(name, bytes) else name for name in attributes["domains"]]
         content = {
-            "samples": [tokens[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)],
+            "samples": [tokens[a:b].tolist() for a, b in itertools.pairwise(offsets)],
             "domains": [names[i] for i in file["domain"][:]],
             "attributes": attributes | {"domains": names},
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,18 @@ from reap_tools.samples import Sample
 
 SCHEMA = "reap-calibration-1"
 ORIGIN_COLUMNS = "sample file row begin end"
+_INCREMENT = 1 << 26  # bytes by which a file in memory grows
 
 
-@contextlib.contextmanager
-def _reproducible_file(path: Path) -> Iterator[h5py.File]:
-    """A file of HDF5 1.8's encoding, whose metadata have checksums, without times of writing."""
+def _file_in_memory() -> h5py.File:
+    """A file of HDF5 1.8's encoding, whose metadata have checksums, without times of writing. In memory, because HDF5
+    notices a full disk when it closes the file, and may crash then."""
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_obj_track_times(False)
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fapl_core(_INCREMENT, False)
     access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V110)
-    file = h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
-    try:
-        yield file
-    finally:
-        file.close()
+    return h5py.File(h5py.h5f.create(b"calibration.h5", h5py.h5f.ACC_TRUNC, creation, access))
 
 
 def _text(value: str) -> np.ndarray[Any, Any]:
@@ -44,49 +42,44 @@ def _texts(values: Sequence[str]) -> np.ndarray[Any, Any]:
     return np.array(encoded, h5py.string_dtype("utf-8", max(map(len, encoded))))
 
 
-def write_calibration(
-    path: Path,
-    domains: Sequence[tuple[str, Sequence[Sample]]],
-    attributes: dict[str, str | int],
-    source: dict[str, Any],
-) -> None:
-    """Writes samples, domain after domain, to a temporary name, and renames the finished file."""
+def file_image(
+    domains: Sequence[tuple[str, Sequence[Sample]]], attributes: dict[str, str | int], source: dict[str, Any]
+) -> bytes:
+    """The bytes of a calibration file with these samples, domain after domain."""
     samples = [sample for _, members in domains for sample in members]
-    lengths = np.array([len(sample.tokens) for sample in samples], np.int64)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    domain = np.repeat(np.arange(len(domains), dtype=np.uint8), [len(members) for _, members in domains])
-    origin = np.array([(i, *each) for i, sample in enumerate(samples) for each in sample.origins], np.int64)
+    offsets = np.cumsum([0, *(len(sample.tokens) for sample in samples)], dtype="<i8")
+    domain = np.repeat(np.arange(len(domains), dtype="u1"), [len(members) for _, members in domains])
+    origin = np.array([(i, *each) for i, sample in enumerate(samples) for each in sample.origins], "<i8")
+    with _file_in_memory() as file:
+        tokens = file.create_dataset("tokens", (int(offsets[-1]),), "<i4", track_times=False)
+        for sample, begin in zip(samples, offsets, strict=False):
+            tokens[begin : begin + len(sample.tokens)] = sample.tokens
+        for name, values in (("offsets", offsets), ("domain", domain), ("origin", origin)):
+            file.create_dataset(name, data=values, track_times=False)
+        file["origin"].attrs["columns"] = _text(ORIGIN_COLUMNS)
+        file.attrs["schema"] = _text(SCHEMA)
+        file.attrs["domains"] = _texts([name for name, _ in domains])
+        for name, value in attributes.items():
+            file.attrs[name] = _text(value) if isinstance(value, str) else np.int64(value)
+        file.attrs["source"] = _text(json.dumps(source, indent=1, ensure_ascii=False))
+        file.flush()
+        return bytes(file.id.get_file_image())
 
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes under a temporary name, and renames the finished file; leaves nothing behind when that fails."""
     partial = path.with_name(path.name + ".partial")
     try:
-        with _reproducible_file(partial) as file:
-
-            def create(name: str, shape: tuple[int, ...], dtype: str) -> Any:
-                return file.create_dataset(name, shape, dtype, track_times=False)
-
-            tokens = create("tokens", (int(offsets[-1]),), "<i4")
-            for sample, begin in zip(samples, offsets, strict=False):
-                tokens[begin : begin + len(sample.tokens)] = sample.tokens
-            create("offsets", offsets.shape, "<i8")[:] = offsets
-            create("domain", domain.shape, "u1")[:] = domain
-            table = create("origin", origin.shape, "<i8")
-            table[:] = origin
-            table.attrs["columns"] = _text(ORIGIN_COLUMNS)
-            file.attrs["schema"] = _text(SCHEMA)
-            file.attrs["domains"] = _texts([name for name, _ in domains])
-            for name, value in attributes.items():
-                file.attrs[name] = _text(value) if isinstance(value, str) else np.int64(value)
-            file.attrs["source"] = _text(json.dumps(source, indent=1, ensure_ascii=False))
-        with partial.open("rb+") as written:
-            os.fsync(written.fileno())
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
-    except (OSError, RuntimeError) as error:  # h5py says RuntimeError when closing fails
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise OSError(getattr(error, "errno", None) or 5, reason, str(path)) from None
-    except BaseException:
-        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from reap_tools import recipes
 from reap_tools.arguments import command_line
 from reap_tools.calibrate import Collector, Taken, provenance
-from reap_tools.calibration_file import write_calibration
+from reap_tools.calibration_file import file_image, write_atomically
 from reap_tools.checkpoint import Checkpoint
 from reap_tools.errors import BadInputError, ExitCode, ReapToolsError, UsageError
 from reap_tools.settings import Settings, Source
@@ -107,7 +107,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         "max_len": settings.max_tokens,
     }
     domains = [(each.source.domain, each.samples) for each in taken]
-    write_calibration(output, domains, attributes, provenance(settings, checkpoint, taken))
+    write_atomically(output, file_image(domains, attributes, provenance(settings, checkpoint, taken)))
     print(f"written: {output}")
 
 

@@ -40,9 +40,7 @@ def guess_format(row: dict[str, Any]) -> str:
     if has(*_TEXTS):
         return "text"
     fields = ", ".join(sorted(map(str, row))) or "none"
-    raise RowError(
-        f"has no field that is known to hold a text or a conversation; name one with --field, it has {fields}"
-    )
+    raise RowError(f"no field is known to hold a text or a conversation; name one with --field: {fields}")
 
 
 class Renderer:

@@ -207,9 +207,7 @@ def open_rows(path: Path, name: str, *, plain: bool = False) -> RowFile:
         return _READERS[suffix](path, name)
     if plain:
         return TextFile(path, name)
-    raise UsageError(
-        f"{path}: what it is cannot be told from its name; known are {KNOWN}; --format text takes any file"
-    )
+    raise UsageError(f"{path}: its name does not tell what it is; known are {KNOWN}; --format text takes any file")
 
 
 def _open_json(path: Path, name: str) -> RowFile:

@@ -71,9 +71,7 @@ class ChatTemplate:
             self._plain = environment.from_string(text)
             self._with_tools = self._plain if with_tools is None else environment.from_string(with_tools)
         except jinja2.TemplateSyntaxError as error:
-            raise BadInputError(
-                f"{name}: the chat template is not valid: line {error.lineno}: {error.message}"
-            ) from None
+            raise BadInputError(f"{name}: line {error.lineno} of the chat template: {error.message}") from None
 
     def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         """The whole conversation as text, nothing opened for an answer to come."""
