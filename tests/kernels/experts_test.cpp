@@ -110,37 +110,53 @@ class ExpertOracle {
 
 using ExpertsTest = BackendTest;
 
-TEST_P(ExpertsTest, FollowTheFormulaForEveryStoredType) {
-  const std::vector<std::int64_t> start{0, 3, 3, 40, 41};  // the second expert has no slot
-  const std::vector<std::int32_t> row = [] {
-    std::vector<std::int32_t> rows(41);
-    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::int32_t>(i * 11 % 20);
-    return rows;
-  }();
-  for (const DType dtype : kWeightDTypes) {
-    for (const Shape shape : kShapes) {
-      const std::vector<StoredExpert> stored = random_experts(dtype, shape, 4);
-      const std::vector<float> x = random_values(20 * shape.hidden, 7);
-      const Result got = run_experts(*backend, stored, x, row, start);
-      for (std::size_t expert = 0; expert < stored.size(); ++expert) {
-        const ExpertOracle oracle_of(*backend, stored[expert]);
-        for (auto slot = static_cast<std::size_t>(start[expert]); slot < static_cast<std::size_t>(start[expert + 1]);
-             ++slot) {
-          SCOPED_TRACE(testing::Message() << name_of(dtype) << " hidden " << shape.hidden << " slot " << slot);
-          const Oracle oracle = oracle_of(x.data() + row[slot] * shape.hidden);
-          double square_sum = 0, max = 0, slack = 0;
-          for (std::size_t n = 0; n < oracle.f.size(); ++n) {
-            ASSERT_NEAR(got.f[slot * oracle.f.size() + n], oracle.f[n], oracle.tolerance[n]) << "output " << n;
-            square_sum += oracle.f[n] * oracle.f[n];
-            max = std::max(max, std::abs(oracle.f[n]));
-            slack = std::max(slack, oracle.tolerance[n]);
-          }
-          ASSERT_NEAR(got.norm[slot], std::sqrt(square_sum), slack * std::sqrt(static_cast<double>(shape.hidden)));
-          ASSERT_NEAR(got.max_abs[slot], max, slack);
-        }
+/// Every slot against the formula; slot i reads row (11 i) mod x_rows.
+void expect_formula(Backend& backend, DType dtype, Shape shape, std::int64_t x_rows,
+                    const std::vector<std::int64_t>& start) {
+  std::vector<std::int32_t> row(static_cast<std::size_t>(start.back()));
+  for (std::size_t i = 0; i < row.size(); ++i)
+    row[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) * 11 % x_rows);
+  const std::vector<StoredExpert> stored = random_experts(dtype, shape, static_cast<unsigned>(start.size() - 1));
+  const std::vector<float> x = random_values(x_rows * shape.hidden, 7);
+  const Result got = run_experts(backend, stored, x, row, start);
+  for (std::size_t expert = 0; expert < stored.size(); ++expert) {
+    const ExpertOracle oracle_of(backend, stored[expert]);
+    for (auto slot = static_cast<std::size_t>(start[expert]); slot < static_cast<std::size_t>(start[expert + 1]);
+         ++slot) {
+      SCOPED_TRACE(testing::Message() << name_of(dtype) << " hidden " << shape.hidden << " slot " << slot);
+      const Oracle oracle = oracle_of(x.data() + row[slot] * shape.hidden);
+      double square_sum = 0, max = 0, slack = 0;
+      for (std::size_t n = 0; n < oracle.f.size(); ++n) {
+        ASSERT_NEAR(got.f[slot * oracle.f.size() + n], oracle.f[n], oracle.tolerance[n]) << "output " << n;
+        square_sum += oracle.f[n] * oracle.f[n];
+        max = std::max(max, std::abs(oracle.f[n]));
+        slack = std::max(slack, oracle.tolerance[n]);
       }
+      ASSERT_NEAR(got.norm[slot], std::sqrt(square_sum), slack * std::sqrt(static_cast<double>(shape.hidden)));
+      ASSERT_NEAR(got.max_abs[slot], max, slack);
     }
   }
+}
+
+TEST_P(ExpertsTest, FollowTheFormulaForEveryStoredType) {
+  for (const DType dtype : kWeightDTypes) {
+    for (const Shape shape : kShapes) {
+      expect_formula(*backend, dtype, shape, 20, {0, 3, 3, 40, 41});  // the second expert has no slot
+    }
+  }
+}
+
+TEST_P(ExpertsTest, FollowTheFormulaAtTheEdgesOfTiles) {
+  // 0, 1, 15, 16, 17, 127 and 129 slots.
+  const std::vector<std::int64_t> start{0, 0, 1, 16, 32, 49, 176, 305};
+  for (const DType dtype : {DType::bf16, DType::f8_e4m3}) expect_formula(*backend, dtype, {192, 160}, 50, start);
+  // Whole tiles, and one more than whole.
+  expect_formula(*backend, DType::f8_e4m3, {256, 128}, 9, {0, 128, 129});
+  expect_formula(*backend, DType::bf16, {129, 65}, 9, {0, 64, 129});
+}
+
+TEST_P(ExpertsTest, FollowTheFormulaForWideRows) {
+  for (const DType dtype : {DType::bf16, DType::f8_e4m3}) expect_formula(*backend, dtype, {3072, 64}, 3, {0, 2, 5});
 }
 
 TEST_P(ExpertsTest, NormAndMaximumAreThoseOfFBeforeRounding) {
