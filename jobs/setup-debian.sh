@@ -13,7 +13,7 @@ packages=(
   libfmt-dev libspdlog-dev        # texts and logs
   nlohmann-json3-dev              # config.json, index, plans
   libssl-dev libxxhash-dev        # SHA-256 and XXH3-128 of the manifest
-  libgtest-dev strace             # tests, and the faults that they plant
+  libgtest-dev strace python3     # tests, and the faults that they plant
 )
 
 case ${1:-} in
