@@ -24,7 +24,8 @@ from reap_tools.readers import Row, RowFile, file_sha256, find_files, open_rows
 from reap_tools.samples import Cutter, Sample, Seen
 from reap_tools.settings import Settings, Source
 
-_BATCH = 4096  # rows read, rendered and tokenised at a time
+_BATCH = 4096  # rows read at a time: a row group of a Parquet file is read once for all of them
+_PIECE = 256  # of these, rendered and tokenised at a time
 _MARGIN = 64  # rows read beyond those that are surely needed
 _SHOWN = 5  # bad rows that are named
 
@@ -169,16 +170,21 @@ class Collector:
 
     def _batch(self, taken: Taken, renderer: Renderer, file_of: Numbers, numbers: Numbers) -> Iterator[_Candidate]:
         rows = _fetch(taken.files, file_of, numbers)
-        contents = [_render(renderer, row) for row in rows]
+        for begin in range(0, len(rows), _PIECE):
+            contents = [_render(renderer, row) for row in rows[begin : begin + _PIECE]]
+            for i, (content, tokens) in enumerate(zip(contents, self._encode(contents), strict=True), begin):
+                yield _Candidate(int(file_of[i]), int(numbers[i]), content, tokens)
+
+    def _encode(self, contents: list[Document | RowError]) -> list[list[int]]:
+        """The tokens of each document; none for errors."""
         tokens: list[list[int]] = [[] for _ in contents]
         for chat in (True, False):
-            which = [i for i, each in enumerate(contents) if isinstance(each, Document) and each.chat == chat]
-            texts = [each.text for each in contents if isinstance(each, Document) and each.chat == chat]
+            documents = {i: each for i, each in enumerate(contents) if isinstance(each, Document) and each.chat == chat}
+            texts = [document.text for document in documents.values()]
             special = self._settings.special_tokens and not chat
-            for i, ids in zip(which, self._checkpoint.encode(texts, special_tokens=special), strict=True):
+            for i, ids in zip(documents, self._checkpoint.encode(texts, special_tokens=special), strict=True):
                 tokens[i] = ids
-        for i, content in enumerate(contents):
-            yield _Candidate(int(file_of[i]), int(numbers[i]), content, tokens[i])
+        return tokens
 
     def _add(self, taken: Taken, candidate: _Candidate, cutter: Cutter) -> None:
         settings, content = self._settings, candidate.content
@@ -261,7 +267,7 @@ def provenance(settings: Settings, checkpoint: Checkpoint, taken: list[Taken]) -
             "special_tokens": settings.special_tokens,
             "template_args": settings.template_args,
             "date": settings.date,
-            "excluded_rows_of": [path.name for path in settings.exclude],
+            "excluded_rows_of": [{"name": path.name, "sha256": file_sha256(path)} for path in settings.exclude],
         },
         "tokenizer": {"sha256": checkpoint.tokenizer_sha256, "vocab_size": checkpoint.vocab_size},
         "template": {"file": template.name, "sha256": template.sha256} if template else None,
