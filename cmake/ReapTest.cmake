@@ -41,6 +41,7 @@ function(reap_test file)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(${target} PRIVATE REAP_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data")
   target_link_libraries(${target} PRIVATE reap_flags ${arg_LINK})
+  set_target_properties(${target} PROPERTIES BUILD_RPATH "$ORIGIN/..")  # where reap_cuda.so is
 
   if(NOT arg_RANKS)
     target_link_libraries(${target} PRIVATE GTest::gtest GTest::gtest_main)

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
+
+#include "kernels/backend.hpp"
 
 namespace reap {
 
@@ -14,5 +17,9 @@ struct CudaDevices {
 /// Opens reap_cuda.so, which lies beside the program and exists in builds with CUDA only, and asks it for devices.
 /// The program itself links no CUDA library: it starts in milliseconds, with or without CUDA installed.
 CudaDevices find_cuda_devices();
+
+/// The CUDA backend on one of those devices, counted from 0. Several may share a device.
+/// @throws Error(usage) when there is no such device, Error(io) when it cannot be used
+std::unique_ptr<Backend> make_cuda_backend(Compute compute, int device);
 
 }  // namespace reap

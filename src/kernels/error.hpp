@@ -31,8 +31,8 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
-/// An error that every rank throws together (Comm::all_try): reported once, and the job ends in order, without an abort.
-/// `message` is taken as it is, with the scopes of the rank it came from.
+/// An error that every rank throws together (Comm::all_try): reported once, and the job ends in order, without an
+/// abort. `message` is taken as it is, with the scopes of the rank it came from.
 class SharedError : public Error {
  public:
   SharedError(ExitCode code, const std::string& message) : Error(code, message, AsIs{}) {}
@@ -49,5 +49,9 @@ class Scope {
 
 /// The open scopes of this thread, "rank 3 > layer 17", or "" when there are none.
 std::string scope_path();
+
+/// For a module with its own copy of this code: from here on scope_path() there is what `path` returns, so that errors
+/// thrown in the module name the scopes of the program.
+void borrow_scopes(std::string (*path)());
 
 }  // namespace reap

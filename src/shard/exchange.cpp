@@ -69,10 +69,7 @@ std::span<const SlotTag> ExpertExchange::all_dispatch(std::span<const std::int32
     std::byte* to = send_.data() + send_start_[shard];
     std::memcpy(to, parcel.slots.data(), static_cast<std::size_t>(bytes_of_all(parcel.slots)));
     to += bytes_of_all(parcel.slots);
-    for (const std::int32_t row : parcel.rows) {
-      backend_.download(to, x + row * row_bytes_, static_cast<std::size_t>(row_bytes_));
-      to += row_bytes_;
-    }
+    backend_.download_rows(to, x, parcel.rows.data(), sent_[shard].rows, row_bytes_);
   }
   backend_.synchronize();
   link_.all_exchange(send_.data(), send_start_, receive_.data(), receive_start_);
@@ -111,18 +108,16 @@ void ExpertExchange::all_collect(std::span<const std::int32_t> expert, std::span
   set_starts(receive_start_, [&](std::size_t shard) { return message_bytes(sent_[shard]); });
   reserve_messages();
 
-  std::size_t slot = 0;
+  constexpr auto kFloatBytes = static_cast<std::int64_t>(sizeof(float));
+  const std::int32_t* places = came.data();
   for (std::size_t shard = 0; shard < received_.size(); ++shard) {
     const std::int64_t slots = received_[shard].slots;
-    std::byte* norms = send_.data() + send_start_[shard];
-    std::byte* maxima = norms + slots * static_cast<std::int64_t>(sizeof(float));
-    std::byte* rows = maxima + slots * static_cast<std::int64_t>(sizeof(float));
-    for (std::int64_t i = 0; i < slots; ++i, ++slot) {
-      const std::int32_t place = came[slot];
-      backend_.download(norms + i * static_cast<std::int64_t>(sizeof(float)), norm + place, sizeof(float));
-      backend_.download(maxima + i * static_cast<std::int64_t>(sizeof(float)), max_abs + place, sizeof(float));
-      backend_.download(rows + i * row_bytes_, f + place * row_bytes_, static_cast<std::size_t>(row_bytes_));
-    }
+    std::byte* const norms = send_.data() + send_start_[shard];
+    std::byte* const maxima = norms + slots * kFloatBytes;
+    backend_.download_rows(norms, norm, places, slots, kFloatBytes);
+    backend_.download_rows(maxima, max_abs, places, slots, kFloatBytes);
+    backend_.download_rows(maxima + slots * kFloatBytes, f, places, slots, row_bytes_);
+    places += slots;
   }
   backend_.synchronize();
   link_.all_exchange(send_.data(), send_start_, receive_.data(), receive_start_);

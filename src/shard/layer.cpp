@@ -152,6 +152,7 @@ LayerWeights load_layer(const Checkpoint& checkpoint, const Model& model, std::i
     const Weight* w2 = own(Part::w2);
     weights.experts.push_back({w1, w3, w2});
   }
+  backend.synchronize();  // another backend of the device may use them from here on
   return weights;
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/backend.hpp"
+#include "kernels/cuda_module.hpp"
 
 namespace reap::test {
 
@@ -19,26 +20,37 @@ struct BackendCase {
   friend void PrintTo(const BackendCase& self, std::ostream* out) { *out << self.name; }
 };
 
-/// THE list of backends that the tests of operations run on.
+/// Why there are no CUDA cases here; empty when there are. Asked once: opening the CUDA module takes time.
+inline const std::string& why_no_cuda() {
+  static const std::string why = find_cuda_devices().why_none;
+  return why;
+}
+
+/// THE list of backends that the tests of operations run on: those of CUDA where a device answers.
 inline std::vector<BackendCase> backend_cases() {
-  return {
+  std::vector<BackendCase> cases{
       {"cpu_fp32", [](int threads) { return make_cpu_backend(Compute::fp32, threads, CpuIsa::automatic); }},
       {"cpu_bf16", [](int threads) { return make_cpu_backend(Compute::bf16, threads, CpuIsa::automatic); }},
   };
+  if (!why_no_cuda().empty()) return cases;
+  cases.push_back({"cuda_fp32", [](int) { return make_cuda_backend(Compute::fp32, 0); }});
+  cases.push_back({"cuda_bf16", [](int) { return make_cuda_backend(Compute::bf16, 0); }});
+  return cases;
 }
 
 template <class T>
 Buffer<T> upload(Backend& backend, const std::vector<T>& values) {
   Buffer<T> buffer(backend.memory(), static_cast<std::int64_t>(values.size()));
   backend.upload(buffer.data(), values.data(), values.size() * sizeof(T));
+  backend.synchronize();  // tests hand arrays from one backend to another
   return buffer;
 }
 
 template <class T>
 std::vector<T> download(Backend& backend, const Buffer<T>& buffer) {
-  backend.synchronize();
   std::vector<T> values(static_cast<std::size_t>(buffer.size()));
   backend.download(values.data(), buffer.data(), values.size() * sizeof(T));
+  backend.synchronize();
   return values;
 }
 
@@ -95,6 +107,10 @@ inline std::string backend_case_name(const testing::TestParamInfo<BackendCase>& 
 
 }  // namespace reap::test
 
-#define REAP_TEST_ON_BACKENDS(suite)                                                        \
-  INSTANTIATE_TEST_SUITE_P(Backends, suite, testing::ValuesIn(reap::test::backend_cases()), \
+/// Where no device answers, a skipped test says so, once per suite.
+#define REAP_TEST_ON_BACKENDS(suite)                                                                 \
+  TEST(suite##OnCuda, HasADevice) {                                                                  \
+    if (!reap::test::why_no_cuda().empty()) GTEST_SKIP() << "no GPU: " << reap::test::why_no_cuda(); \
+  }                                                                                                  \
+  INSTANTIATE_TEST_SUITE_P(Backends, suite, testing::ValuesIn(reap::test::backend_cases()),          \
                            reap::test::backend_case_name)

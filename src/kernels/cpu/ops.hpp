@@ -55,6 +55,9 @@ void select_experts(const Run& run, const float* logits, const float* bias, std:
 void group_slots(const std::int32_t* expert, std::int64_t slots, std::int32_t first, std::int64_t count,
                  std::int32_t* order, std::int32_t* position, std::int64_t* start);
 
+void gather_rows(const Run& run, const void* from, const std::int32_t* row, std::int64_t rows, std::int64_t row_bytes,
+                 void* to);
+
 void combine(const Run& run, const void* f, const std::int32_t* position, const float* gate_value, std::int64_t rows,
              std::int64_t top_k, std::int64_t hidden, float* x);
 

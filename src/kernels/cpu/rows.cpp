@@ -66,6 +66,15 @@ void rms_norm(const Run& run, const float* x, const float* weight, float eps, st
   }
 }
 
+void gather_rows(const Run& run, const void* from, const std::int32_t* row, std::int64_t rows, std::int64_t row_bytes,
+                 void* to) {
+#pragma omp parallel for num_threads(run.threads) schedule(static)
+  for (std::int64_t i = 0; i < rows; ++i) {
+    std::memcpy(static_cast<std::byte*>(to) + i * row_bytes, static_cast<const std::byte*>(from) + row[i] * row_bytes,
+                static_cast<std::size_t>(row_bytes));
+  }
+}
+
 void combine(const Run& run, const void* f, const std::int32_t* position, const float* gate_value, std::int64_t rows,
              std::int64_t top_k, std::int64_t hidden, float* x) {
   const bool is_bf16 = run.compute == Compute::bf16;

@@ -3,8 +3,14 @@
 
 #include <cstdio>
 
-extern "C" __attribute__((visibility("default"))) const char* reap_cuda_devices(void (*found)(void*, const char*),
-                                                                                void* names) {
+#include "kernels/cuda/backend.hpp"
+#include "kernels/cuda_entry.hpp"
+#include "kernels/error.hpp"
+
+namespace reap::cuda {
+namespace {
+
+const char* devices(void (*found)(void*, const char*), void* names) {
   int count = 0;  // cudaGetDeviceCount leaves it alone when there is no driver
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess) return cudaGetErrorString(status);
@@ -20,4 +26,16 @@ extern "C" __attribute__((visibility("default"))) const char* reap_cuda_devices(
     found(names, text);
   }
   return nullptr;
+}
+
+Backend* make_backend(Compute compute, int device) { return new CudaBackend(compute, device); }
+
+constexpr CudaEntry kEntry{REAP_BUILT_FROM, devices, make_backend};
+
+}  // namespace
+}  // namespace reap::cuda
+
+extern "C" __attribute__((visibility("default"))) const reap::CudaEntry* reap_cuda_open(std::string (*scopes)()) {
+  reap::borrow_scopes(scopes);
+  return &reap::cuda::kEntry;
 }

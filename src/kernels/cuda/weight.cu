@@ -118,7 +118,6 @@ CudaWeight::CudaWeight(const Launch& launch, Slabs& slabs, const WeightSource& s
     launch.staging->upload(launch.stream, data_.get(), source.data, source_bytes);
     return;
   }
-  launch.scratch->reset();
   void* const raw = launch.scratch->take<std::byte>(static_cast<std::int64_t>(source_bytes));
   launch.staging->upload(launch.stream, raw, source.data, source_bytes);
   if (source.dtype == DType::f32) {

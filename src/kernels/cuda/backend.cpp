@@ -1,0 +1,161 @@
+#include "kernels/cuda/backend.hpp"
+
+#include <cublasLt.h>
+
+#include "kernels/cuda/check.hpp"
+#include "kernels/cuda/ops.hpp"
+
+namespace reap::cuda {
+namespace {
+
+cudaDeviceProp properties_of(int device) {
+  cudaDeviceProp properties;
+  REAP_CUDA(cudaGetDeviceProperties(&properties, device));
+  return properties;
+}
+
+DeviceInfo describe(int device, const cudaDeviceProp& properties) {
+  return {device, properties.major * 10 + properties.minor, properties.multiProcessorCount,
+          properties.sharedMemPerBlockOptin};
+}
+
+/// Makes `device` this thread's, before anything is made on it.
+int made_current(int device) {
+  REAP_CUDA(cudaSetDevice(device));
+  return device;
+}
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+}  // namespace
+
+CudaBackend::CudaBackend(Compute compute, int device)
+    : compute_{compute},
+      device_{describe(made_current(device), properties_of(device))},
+      device_name_{properties_of(device).name},
+      scratch_{device_memory(device)},
+      slabs_{device_memory(device)},
+      products_{device_memory(device)} {
+  // Beside those of other backends: it neither waits for them nor they for it.
+  REAP_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+}
+
+CudaBackend::~CudaBackend() {
+  cudaStreamSynchronize(stream_);
+  cudaStreamDestroy(stream_);
+}
+
+// The algorithms of the products are cuBLASLt's choice, by its version, the chip and the number of its multiprocessors.
+std::string CudaBackend::numerics_id() const {
+  int runtime = 0;
+  REAP_CUDA(cudaRuntimeGetVersion(&runtime));
+  return "cuda-" + version_text(runtime) + " cublaslt-" + std::to_string(cublasLtGetVersion()) + " " + device_name_ +
+         " sm_" + std::to_string(device_.capability) + " " + std::to_string(device_.multiprocessors) +
+         " multiprocessors " + (compute_ == Compute::bf16 ? "BF16" : "F32") + "-products";
+}
+
+Launch CudaBackend::begin() {
+  made_current(device_.index);
+  scratch_.reset();
+  return {stream_, compute_, device_, &scratch_, &staging_};
+}
+
+void CudaBackend::upload(void* to, const void* from_host, std::size_t bytes) {
+  made_current(device_.index);
+  staging_.upload(stream_, to, from_host, bytes);
+}
+
+void CudaBackend::download(void* to_host, const void* from, std::size_t bytes) {
+  made_current(device_.index);
+  staging_.download(stream_, to_host, from, bytes);
+}
+
+void CudaBackend::download_rows(void* to_host, const void* from, const std::int32_t* row, std::int64_t rows,
+                                std::int64_t row_bytes) {
+  if (rows == 0) return;
+  const Launch launch = begin();
+  auto* const indices = launch.scratch->take<std::int32_t>(rows);
+  auto* const gathered = launch.scratch->take<std::byte>(rows * row_bytes);
+  staging_.upload(stream_, indices, row, static_cast<std::size_t>(rows) * sizeof(std::int32_t));
+  gather_rows(launch, from, indices, rows, row_bytes, gathered);
+  staging_.download(stream_, to_host, gathered, static_cast<std::size_t>(rows * row_bytes));
+}
+
+void CudaBackend::zero(void* to, std::size_t bytes) {
+  made_current(device_.index);
+  if (bytes > 0) REAP_CUDA(cudaMemsetAsync(to, 0, bytes, stream_));
+}
+
+void CudaBackend::synchronize() {
+  made_current(device_.index);
+  staging_.finish(stream_);
+}
+
+std::unique_ptr<Weight> CudaBackend::pack(const WeightSource& source, Compute precision) {
+  return std::make_unique<CudaWeight>(begin(), slabs_, source, precision);
+}
+
+void CudaBackend::embed(const void* table, DType dtype, std::int64_t hidden, const std::int32_t* tokens,
+                        std::int64_t rows, float* x) {
+  cuda::embed(begin(), table, dtype, hidden, tokens, rows, x);
+}
+
+void CudaBackend::rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t width,
+                           float* y, void* y_act) {
+  cuda::rms_norm(begin(), x, weight, eps, rows, width, y, y_act);
+}
+
+void CudaBackend::matmul(const void* x, std::int64_t rows, const Weight& w, float* out, bool add) {
+  const CudaWeight& weight = on_device(w);
+  REAP_CUDA_REQUIRE(weight.precision() == compute_, "activations times a weight of another precision");
+  products_.multiply(begin(), x, rows, weight, out, add);
+}
+
+void CudaBackend::qk_norm_rope(const float* q, const float* k, const float* v, const float* q_weight,
+                               const float* k_weight, const std::int32_t* position, const AttentionShape& shape,
+                               std::int64_t rows, void* q_act, void* k_act, void* v_act) {
+  cuda::qk_norm_rope(begin(), q, k, v, q_weight, k_weight, position, shape, rows, q_act, k_act, v_act);
+}
+
+void CudaBackend::attention(const void* q, const void* k, const void* v, std::span<const std::int64_t> start,
+                            const AttentionShape& shape, void* out) {
+  cuda::attention(begin(), q, k, v, start, shape, out);
+}
+
+void CudaBackend::route(const float* h, const Weight& gate, const float* bias, std::int64_t rows, std::int64_t top_k,
+                        float* logits, std::int32_t* expert, float* gate_value) {
+  const CudaWeight& weight = on_device(gate);
+  REAP_CUDA_REQUIRE(weight.precision() == Compute::fp32, "a router of another precision than fp32");
+  const Launch launch = begin();
+  products_.multiply(launch, h, rows, weight, logits, false);
+  select_experts(launch, logits, bias, rows, weight.rows(), top_k, expert, gate_value);
+}
+
+void CudaBackend::group_slots(const std::int32_t* expert, std::int64_t slots, std::int32_t first, std::int64_t count,
+                              std::int32_t* order, std::int32_t* position, std::int64_t* start) {
+  cuda::group_slots(begin(), expert, slots, first, count, order, position, start);
+}
+
+void CudaBackend::experts(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
+                          std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs) {
+  REAP_CUDA_REQUIRE(start.size() == weights.size() + 1, "experts and group starts that do not match");
+  if (weights.empty() || start.back() == 0) return;
+  cuda::experts(begin(), x, row, start, weights, f, norm, max_abs);
+}
+
+void CudaBackend::combine(const void* f, const std::int32_t* position, const float* gate_value, std::int64_t rows,
+                          std::int64_t top_k, std::int64_t hidden, float* x) {
+  cuda::combine(begin(), f, position, gate_value, rows, top_k, hidden, x);
+}
+
+void CudaBackend::accumulate(const std::int32_t* expert, const float* gate_value, const float* norm,
+                             const float* max_abs, const std::int32_t* position, const std::int32_t* group,
+                             std::int64_t rows, std::int64_t top_k, std::int64_t experts, std::int64_t* sums,
+                             float* max_abs_table, std::int64_t* bad_slot) {
+  cuda::accumulate(begin(), expert, gate_value, norm, max_abs, position, group, rows, top_k, experts, sums,
+                   max_abs_table, bad_slot);
+}
+
+}  // namespace reap::cuda

@@ -1,0 +1,65 @@
+#pragma once
+
+#include "kernels/cuda/launch.hpp"
+#include "kernels/cuda/products.hpp"
+
+namespace reap::cuda {
+
+/// The CUDA backend: every operation forwards to a launcher of ops.hpp on a stream of its own. Serves one thread at a
+/// time, on any thread; others on the same device share nothing with it.
+class CudaBackend final : public Backend {
+ public:
+  /// @throws Error(io) when the device cannot be used
+  CudaBackend(Compute compute, int device);
+  ~CudaBackend() override;
+  CudaBackend(const CudaBackend&) = delete;
+  CudaBackend& operator=(const CudaBackend&) = delete;
+
+  Compute compute() const override { return compute_; }
+  std::string numerics_id() const override;
+  const Memory& memory() const override { return device_memory(device_.index); }
+  void upload(void* to, const void* from_host, std::size_t bytes) override;
+  void download(void* to_host, const void* from, std::size_t bytes) override;
+  void download_rows(void* to_host, const void* from, const std::int32_t* row, std::int64_t rows,
+                     std::int64_t row_bytes) override;
+  void zero(void* to, std::size_t bytes) override;
+  void synchronize() override;
+
+  std::unique_ptr<Weight> pack(const WeightSource& source, Compute precision) override;
+  void embed(const void* table, DType dtype, std::int64_t hidden, const std::int32_t* tokens, std::int64_t rows,
+             float* x) override;
+  void rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t width, float* y,
+                void* y_act) override;
+  void matmul(const void* x, std::int64_t rows, const Weight& w, float* out, bool add) override;
+  void qk_norm_rope(const float* q, const float* k, const float* v, const float* q_weight, const float* k_weight,
+                    const std::int32_t* position, const AttentionShape& shape, std::int64_t rows, void* q_act,
+                    void* k_act, void* v_act) override;
+  void attention(const void* q, const void* k, const void* v, std::span<const std::int64_t> start,
+                 const AttentionShape& shape, void* out) override;
+  void route(const float* h, const Weight& gate, const float* bias, std::int64_t rows, std::int64_t top_k,
+             float* logits, std::int32_t* expert, float* gate_value) override;
+  void group_slots(const std::int32_t* expert, std::int64_t slots, std::int32_t first, std::int64_t count,
+                   std::int32_t* order, std::int32_t* position, std::int64_t* start) override;
+  void experts(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
+               std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs) override;
+  void combine(const void* f, const std::int32_t* position, const float* gate_value, std::int64_t rows,
+               std::int64_t top_k, std::int64_t hidden, float* x) override;
+  void accumulate(const std::int32_t* expert, const float* gate_value, const float* norm, const float* max_abs,
+                  const std::int32_t* position, const std::int32_t* group, std::int64_t rows, std::int64_t top_k,
+                  std::int64_t experts, std::int64_t* sums, float* max_abs_table, std::int64_t* bad_slot) override;
+
+ private:
+  /// What the next operation runs with: the device is the thread's, and the scratch memory is free.
+  Launch begin();
+
+  Compute compute_;
+  DeviceInfo device_;
+  std::string device_name_;
+  cudaStream_t stream_ = nullptr;
+  Scratch scratch_;
+  Slabs slabs_;
+  Staging staging_;
+  Products products_;
+};
+
+}  // namespace reap::cuda

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <string>
+
+#include "kernels/backend.hpp"
+
+namespace reap {
+
+/// What reap_cuda.so offers. Both sides are built from this header; `built_from` tells when they were not together.
+struct CudaEntry {
+  const char* built_from;
+  /// Calls `found` for every device, or returns why there are none (null when there are some).
+  const char* (*devices)(void (*found)(void* names, const char* name), void* names);
+  Backend* (*make_backend)(Compute compute, int device);
+};
+
+/// The one entry point, extern "C" under kCudaEntryName. `scopes` names the places that errors thrown in the module
+/// come from: it has its own copy of kernels/error.cpp.
+using OpenCuda = const CudaEntry* (*)(std::string (*scopes)());
+constexpr const char* kCudaEntryName = "reap_cuda_open";
+
+}  // namespace reap
