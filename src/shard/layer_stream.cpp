@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "kernels/check.hpp"
 #include "shard/layer_store.hpp"
@@ -69,14 +71,17 @@ class LayerStream final : public LayerStore {
   struct Stopped {};
 
   void read_all(const std::stop_token& stop) {
+    std::int64_t surplus = 0;  // what a layer takes beyond what is thought before it is read
     try {
       for (const std::int64_t layer : order_) {
         Entry entry{layer, 0, {}};
+        take(stop, entry, surplus);
         entry.weights = load_layer(checkpoint_, model_, layer, experts_, *backend_,
                                    [&](std::int64_t bytes) { take(stop, entry, bytes); });
         const std::lock_guard lock(mutex_);
-        held_ += entry.weights.bytes() - entry.bytes;  // what it is, instead of what it was thought to be
-        entry.bytes = entry.weights.bytes();
+        const std::int64_t bytes = entry.weights.bytes();
+        surplus = std::max<std::int64_t>(0, bytes - (entry.bytes - surplus));
+        held_ += bytes - std::exchange(entry.bytes, bytes);
         layers_.push_back(std::move(entry));
       }
     } catch (const Stopped&) {

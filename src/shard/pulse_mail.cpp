@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "shard/comm.hpp"
 #include "shard/operations.hpp"
@@ -10,6 +12,12 @@ namespace reap::pulse_mail {
 namespace {
 
 constexpr int kTag = 1;
+
+/// Keeps what MPI may still read, to the end of the process.
+void keep(std::unique_ptr<Message> message) {
+  static std::vector<std::unique_ptr<Message>> kept;
+  kept.push_back(std::move(message));
+}
 
 template <std::size_t N>
 void copy_text(std::array<char, N>& to, const std::string& from) {
@@ -65,7 +73,7 @@ void Sender::send_last(const Message& message, int to, MPI_Comm comm) {
 
 void Sender::let_go() {
   if (!under_way()) return;
-  static_cast<void>(message_.release());  // MPI may still read it, to the end of the process
+  keep(std::move(message_));
   check_mpi(MPI_Request_free(&request_), "MPI_Request_free");
 }
 

@@ -1,9 +1,11 @@
 #include "shard/hidden_states.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <numeric>
+#include <string>
 
 #include "kernels/error.hpp"
 
@@ -54,6 +56,36 @@ TEST(HiddenStates, AFolderThatIsNotThereIsNamed) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::io);
     EXPECT_NE(std::string(error.what()).find("/nowhere/at/all"), std::string::npos) << error.what();
+  }
+}
+
+/// The descriptor of the scratch file that is open, which has no name.
+int scratch_descriptor() {
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;  // the descriptor of the listing itself
+    const std::string name = std::filesystem::read_symlink(entry.path(), gone).string();
+    if (name.find("reap-scratch") != std::string::npos) return std::stoi(entry.path().filename().string());
+  }
+  return -1;
+}
+
+TEST(HiddenStates, WhatTheDiskHasLostIsAnError) {
+  const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
+  HiddenStates states(*backend, 4, kHidden, std::filesystem::temp_directory_path());
+  states.begin({1, 3});
+  states.store(0, values(1, 5).data());
+  states.store(1, values(3, 7).data());
+  const char lost = 0;
+  ASSERT_EQ(::pwrite(scratch_descriptor(), &lost, 1, (4 * kHidden) * static_cast<off_t>(sizeof(float)) - 1), 1);
+  std::vector<float> x(3 * kHidden);
+  EXPECT_NO_THROW(states.load(0, x.data()));
+  EXPECT_THROW(states.read(1, x.data()), Error);
+  try {
+    states.load(1, x.data());
+    FAIL() << "took what it had not written";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io);
+    EXPECT_NE(std::string(error.what()).find("has not been kept"), std::string::npos) << error.what();
   }
 }
 
