@@ -10,6 +10,7 @@ from reap_tools.chat import alpaca_messages, messages_from, prompt_messages, too
 from reap_tools.documents import Renderer, guess_format
 from reap_tools.errors import RowError
 from reap_tools.settings import Amount, Source
+from reap_tools.template import ChatTemplate
 
 
 def test_openai_tool_calls() -> None:
@@ -79,6 +80,16 @@ def test_tool_calls_as_answers() -> None:
 def test_messages_that_are_none(value: Any, message: str) -> None:
     with pytest.raises(RowError, match=message):
         messages_from(value)
+
+
+def test_a_system_field_stands_in_front() -> None:
+    chat = [{"from": "human", "value": "a"}]
+    template = ChatTemplate("{% for m in messages %}{{ m.role }}:{{ m.content }} {% endfor %}", "test", {})
+    renderer = Renderer(Source("p", "d", Amount()), template, None)
+    assert renderer({"system": "s", "conversations": chat}).text == "system:s user:a "
+    own = [{"from": "system", "value": "own"}, *chat]
+    assert renderer({"system": "s", "conversations": own}).text == "system:own user:a "
+    assert renderer({"system": None, "conversations": chat}).text == "user:a "
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ def test_the_mix_on_files_of_its_shape(run: Run, tmp_path: Path) -> None:
         ("pack = 1", "pack has to be of type bool"),
         ("seed = 1", r"has no \[\[source\]\]"),
         ("[[source]]\npath = 'a'\ncount = 1", "source 1 lacks domain"),
+        ("[[source]]\npath = 'a'\ncount = 1\ndomain = 3", "source 1: domain has to be text"),
         ("[[source]]\npath = 'a'\ncount = 1\ndomain = 'd'\nfile = 'x'", "source 1 has an unknown key 'file'"),
     ],
 )

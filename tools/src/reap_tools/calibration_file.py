@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -17,16 +18,16 @@ from reap_tools.samples import Sample
 
 SCHEMA = "reap-calibration-1"
 ORIGIN_COLUMNS = "sample file row begin end"
-_INCREMENT = 1 << 26  # bytes by which a file in memory grows
 
 
-def _file_in_memory() -> h5py.File:
+def _file_in(memory: io.BytesIO) -> h5py.File:
     """A file of HDF5 1.8's encoding, whose metadata have checksums, without times of writing. In memory, because HDF5
-    notices a full disk when it closes the file, and may crash then."""
+    notices a full disk when it closes the file, and may crash then; not by HDF5's own driver, because its image of a
+    file has a wrong checksum in some releases."""
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_obj_track_times(False)
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    access.set_fapl_core(_INCREMENT, False)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, memory)
     access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V110)
     return h5py.File(h5py.h5f.create(b"calibration.h5", h5py.h5f.ACC_TRUNC, creation, access))
 
@@ -44,13 +45,14 @@ def _texts(values: Sequence[str]) -> np.ndarray[Any, Any]:
 
 def file_image(
     domains: Sequence[tuple[str, Sequence[Sample]]], attributes: dict[str, str | int], source: dict[str, Any]
-) -> bytes:
+) -> memoryview:
     """The bytes of a calibration file with these samples, domain after domain."""
     samples = [sample for _, members in domains for sample in members]
     offsets = np.cumsum([0, *(len(sample.tokens) for sample in samples)], dtype="<i8")
     domain = np.repeat(np.arange(len(domains), dtype="u1"), [len(members) for _, members in domains])
     origin = np.array([(i, *each) for i, sample in enumerate(samples) for each in sample.origins], "<i8")
-    with _file_in_memory() as file:
+    memory = io.BytesIO()
+    with _file_in(memory) as file:
         tokens = file.create_dataset("tokens", (int(offsets[-1]),), "<i4", track_times=False)
         for sample, begin in zip(samples, offsets, strict=False):
             tokens[begin : begin + len(sample.tokens)] = sample.tokens
@@ -62,11 +64,10 @@ def file_image(
         for name, value in attributes.items():
             file.attrs[name] = _text(value) if isinstance(value, str) else np.int64(value)
         file.attrs["source"] = _text(json.dumps(source, indent=1, ensure_ascii=False))
-        file.flush()
-        return bytes(file.id.get_file_image())
+    return memory.getbuffer()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: memoryview) -> None:
     """Writes under a temporary name, and renames the finished file; leaves nothing behind when that fails."""
     partial = path.with_name(path.name + ".partial")
     try:

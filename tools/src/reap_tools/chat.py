@@ -107,6 +107,13 @@ def tools_from(value: Any, what: str = "tools") -> list[dict[str, Any]] | None:
     return tools
 
 
+def with_system(messages: list[Message], row: dict[str, Any]) -> list[Message]:
+    """Messages with the row's field `system` in front, unless they bring a system message of their own."""
+    if not row.get("system") or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": text_of(row, "system")}, *messages]
+
+
 def text_of(row: dict[str, Any], *names: str) -> str:
     """The text in the first of these fields that the row has."""
     for name in names:
@@ -122,9 +129,8 @@ def alpaca_messages(row: dict[str, Any]) -> list[Message]:
     question = text_of(row, "instruction")
     if row.get("input"):
         question += "\n\n" + text_of(row, "input")
-    system = [{"role": "system", "content": text_of(row, "system")}] if row.get("system") else []
     answer = text_of(row, "output", "response")
-    return [*system, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return with_system([{"role": "user", "content": question}, {"role": "assistant", "content": answer}], row)
 
 
 def prompt_messages(row: dict[str, Any]) -> list[Message]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from reap_tools.chat import alpaca_messages, messages_from, prompt_messages, text_of, tools_from, xlam_messages
+from reap_tools.chat import (
+    alpaca_messages,
+    messages_from,
+    prompt_messages,
+    text_of,
+    tools_from,
+    with_system,
+    xlam_messages,
+)
 from reap_tools.errors import RowError
 from reap_tools.readers import Row
 from reap_tools.settings import Source
@@ -77,7 +85,7 @@ class Renderer:
             name = field or next((name for name in _CHATS if name in row), _CHATS[0])
             if name not in row:
                 raise RowError(f"has no field '{name}'; it has {', '.join(sorted(map(str, row))) or 'none'}")
-            messages = messages_from(row[name], name)
+            messages = with_system(messages_from(row[name], name), row)
         else:
             messages = {"alpaca": alpaca_messages, "prompt": prompt_messages, "xlam": xlam_messages}[how](row)
         if self._template is None:

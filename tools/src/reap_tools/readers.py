@@ -39,7 +39,8 @@ class RowFile(ABC):
 
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
-        self.name = name  # for provenance: relative to the source
+        # For provenance: relative to the source. A name on a disk may be any bytes.
+        self.name = name.encode("utf-8", "backslashreplace").decode()
         self.sha256 = file_sha256(path)
         self.numbers: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
@@ -86,13 +87,13 @@ class JsonLines(RowFile):
                     numbers.append(number)
                 position += len(line)
         self.numbers = np.array(numbers, np.int64)
-        self._starts = dict(zip(numbers, starts, strict=True))
+        self._starts = np.array(starts, np.int64)
 
     def take(self, numbers: Sequence[int]) -> Iterator[Row | RowError]:
         """Rows by seeking to their lines."""
         with _open_binary(self.path) as file:
-            for number in numbers:
-                file.seek(self._starts[number])
+            for start in self._starts[np.searchsorted(self.numbers, np.array(numbers, np.int64))]:
+                file.seek(int(start))
                 line = file.readline()
                 try:
                     yield _as_row(json.loads(line.decode("utf-8-sig")))

@@ -56,6 +56,9 @@ def read(path: Path) -> dict[str, Any]:
         missing = {"path", "domain", "count"} - source.keys()
         if missing:
             raise BadInputError(f"{path}: source {i + 1} lacks {', '.join(sorted(missing))}")
+        for name, value in source.items():
+            if not isinstance(value, str) and name != "count":
+                raise BadInputError(f"{path}: source {i + 1}: {name} has to be text")
     return table
 
 
