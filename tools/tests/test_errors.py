@@ -108,6 +108,16 @@ def test_tokens_beyond_the_vocabulary(run: Run, tmp_path: Path) -> None:
     expect(run, 3, message, "calibrate", "--model", model, *arguments)
 
 
+def test_the_last_token_of_the_vocabulary(run: Run, calibrate: Any, tmp_path: Path) -> None:
+    source = ("--source", f"{DATA / 'maths.jsonl'}:d:all")
+    highest = max(max(sample) for sample in calibrate(*source)["samples"])
+    enough = copy_model(tmp_path / "enough", vocab_size=highest + 1)
+    assert run("calibrate", "--model", enough, *source, "--dry-run").code == 0
+    small = copy_model(tmp_path / "small", vocab_size=highest)
+    message = f"token {highest} at position .* beyond the model's vocabulary of {highest}"
+    expect(run, 3, message, "calibrate", "--model", small, *source, "--dry-run")
+
+
 def test_models(run: Run, tmp_path: Path) -> None:
     def broken(name: str, content: str | None, source: str = "prose") -> tuple[object, ...]:
         model = copy_model(tmp_path / f"m{len(list(tmp_path.iterdir()))}")
