@@ -6,25 +6,27 @@
 #include "kernels/cuda/fp8.cuh"
 #include "kernels/cuda/mma.cuh"
 
-// The two operands of a tile product on their way into shared memory: panels of 128 rows by 64 elements of depth, bf16,
-// in the swizzled layout of fragments.hpp, for blocks of 256 threads. What lies past the slots, columns or depth
-// becomes zero. A panel's source is any number of steps of depth; load(step) past the last one does nothing.
+// The two operands of a tile product on their way into shared memory: panels of 64 elements of depth by 128 or more
+// rows, bf16, in the swizzled layout of fragments.hpp, for blocks of 256 threads. What lies past the slots, columns or
+// depth becomes zero. Each operand has a ring of panels, one per step of depth; load(step) past the last step does
+// nothing.
 
 namespace reap::cuda {
 
 constexpr int kPanelThreads = 256;
-constexpr int kPanelRows = 128;
+constexpr int kPanelSlots = 128;  // rows of the input
 constexpr int kPanelDepth = 64;
 constexpr int kPanelChunks = kPanelDepth / kChunkElements;
-constexpr int kPanelBytes = kPanelRows * kPanelDepth * 2;
-constexpr int kPanelStages = 3;
-constexpr int kOperandBytes = kPanelStages * kPanelBytes;  // of shared memory, per operand
+constexpr int panel_bytes(int rows) { return rows * kPanelDepth * 2; }
 
 __host__ __device__ constexpr int panel_steps(int depth) { return (depth + kPanelDepth - 1) / kPanelDepth; }
 
 /// Rows of the input, one per slot, gathered by index. Thread t copies chunk t % 8 of rows t / 8 + 32 i.
+template <int Stages>
 class InputPanels {
  public:
+  static constexpr int kBytes = Stages * panel_bytes(kPanelSlots);  // of shared memory
+
   __device__ InputPanels(const ExpertProduct& product, const ExpertTile& tile, std::uint32_t shared)
       : shared_{shared}, depth_{product.depth}, aligned_{product.input_aligned} {
     const int thread = static_cast<int>(threadIdx.x);
@@ -52,11 +54,11 @@ class InputPanels {
     }
   }
 
-  __device__ std::uint32_t panel(int step) const { return shared_ + step % kPanelStages * kPanelBytes; }
+  __device__ std::uint32_t panel(int step) const { return shared_ + step % Stages * panel_bytes(kPanelSlots); }
 
  private:
   static constexpr int kRowStep = kPanelThreads / kPanelChunks;
-  static constexpr int kRows = kPanelRows / kRowStep;
+  static constexpr int kRows = kPanelSlots / kRowStep;
 
   std::uint32_t shared_;
   int depth_;
@@ -68,17 +70,19 @@ class InputPanels {
 };
 
 /// Weights held as bf16. Tile row r makes column weight_row(Matrices, r); thread t copies as for the input.
-template <int Matrices>
+template <int Matrices, int Rows, int Stages>
 class Bf16Panels {
  public:
+  static constexpr int kBytes = Stages * panel_bytes(Rows);
+
   __device__ Bf16Panels(const ExpertProduct& product, const ExpertTile& tile, std::uint32_t shared)
-      : shared_{shared}, depth_{product.depth}, stride_{product.depth}, aligned_{product.weight_aligned} {
+      : shared_{shared}, depth_{product.depth}, aligned_{product.weight_aligned} {
     const int thread = static_cast<int>(threadIdx.x);
     offset_ = thread % kPanelChunks * kChunkElements;
     const int first = thread / kPanelChunks;
     place_ = swizzled<kPanelChunks>(first, thread % kPanelChunks);
     const WeightRow row = weight_row(Matrices, first);
-    column_ = tile.column * (kPanelRows / Matrices) + row.column;
+    column_ = tile.column * (Rows / Matrices) + row.column;
     columns_ = product.columns;
     weight_ = static_cast<const __nv_bfloat16*>(product.weight[row.matrix][tile.expert]);
   }
@@ -92,25 +96,24 @@ class Bf16Panels {
       const int column = column_ + i * kColumnStep;
       const bool exists = column < columns_ && left > 0;
       const auto* const from =
-          exists ? weight_ + static_cast<std::int64_t>(column) * stride_ + step * kPanelDepth + offset_ : weight_;
+          exists ? weight_ + static_cast<std::int64_t>(column) * depth_ + step * kPanelDepth + offset_ : weight_;
       copy_chunk(to + i * kRowStep * kPanelDepth * 2, from, exists ? left : 0, aligned_);
     }
   }
 
   /// Before the first step, once load(0) and load(1) have been committed.
   __device__ void begin() const {}
-  /// In step `step`, once everything that was committed two steps ago has landed.
+  /// In step `step`, once everything that was committed two steps before has landed.
   __device__ void advance(int step) const { load(step + 2); }
-  __device__ std::uint32_t panel(int step) const { return shared_ + step % kPanelStages * kPanelBytes; }
+  __device__ std::uint32_t panel(int step) const { return shared_ + step % Stages * panel_bytes(Rows); }
 
  private:
   static constexpr int kRowStep = kPanelThreads / kPanelChunks;
   static constexpr int kColumnStep = kRowStep / Matrices;
-  static constexpr int kRows = kPanelRows / kRowStep;
+  static constexpr int kRows = Rows / kRowStep;
 
   std::uint32_t shared_;
   int depth_;
-  int stride_;
   bool aligned_;
   int offset_;
   int place_;
@@ -119,22 +122,24 @@ class Bf16Panels {
   const __nv_bfloat16* weight_;
 };
 
-/// Weights held as f8_e4m3. Codes are copied as they are, two panels ahead, and expanded into one of two bf16 panels
-/// one step before their use. A thread expands just the codes that it copied: thread t those of columns 16 (t % 4) and
-/// on, of rows t / 4 + 64 i.
-template <int Matrices>
+/// Weights held as f8_e4m3. Codes are copied as they are, into a ring of two, and expanded into a ring of `Stages` bf16
+/// panels one step before their use. A thread expands just the codes that it copied: thread t those of columns 16 (t %
+/// 4) and on, of rows t / 4 + 64 i.
+template <int Matrices, int Rows, int Stages>
 class F8Panels {
  public:
+  static constexpr int kBytes = Stages * panel_bytes(Rows) + 2 * Rows * kPanelDepth;
+
   __device__ F8Panels(const ExpertProduct& product, const ExpertTile& tile, std::uint32_t shared)
       : shared_{shared},
-        codes_{shared + 2 * kPanelBytes + threadIdx.x * kChunkBytes},
+        codes_{shared + Stages * panel_bytes(Rows) + threadIdx.x * kChunkBytes},
         depth_{product.depth},
         aligned_{product.weight_aligned} {
     const int thread = static_cast<int>(threadIdx.x);
     piece_ = thread % kPieces;
     tile_row_ = thread / kPieces;
     const WeightRow row = weight_row(Matrices, tile_row_);
-    column_ = tile.column * (kPanelRows / Matrices) + row.column;
+    column_ = tile.column * (Rows / Matrices) + row.column;
     columns_ = product.columns;
     scale_cols_ = product.scale_cols;
     weight_ = static_cast<const std::uint8_t*>(product.weight[row.matrix][tile.expert]);
@@ -166,16 +171,15 @@ class F8Panels {
     expand(step + 1);
     load(step + 3);
   }
-  __device__ std::uint32_t panel(int step) const { return shared_ + step % 2 * kPanelBytes; }
+  __device__ std::uint32_t panel(int step) const { return shared_ + step % Stages * panel_bytes(Rows); }
 
  private:
   static constexpr int kPieceCodes = kChunkBytes;
   static constexpr int kPieces = kPanelDepth / kPieceCodes;
   static constexpr int kRowStep = kPanelThreads / kPieces;
   static constexpr int kColumnStep = kRowStep / Matrices;
-  static constexpr int kRows = kPanelRows / kRowStep;
-  static constexpr int kCodeBytes = kPanelRows * kPanelDepth;
-  static_assert(2 * kPanelBytes + 2 * kCodeBytes <= kOperandBytes);
+  static constexpr int kRows = Rows / kRowStep;
+  static constexpr int kCodeBytes = Rows * kPanelDepth;
   static_assert(kScaleBlock % kPanelDepth == 0, "one scale per row and step");
 
   __device__ void expand(int step) const {

@@ -56,5 +56,6 @@ struct ExpertKernelSet {
 
 extern const ExpertKernelSet kExpertsFp32;
 extern const ExpertKernelSet kExpertsPortable;
+extern const ExpertKernelSet kExpertsHopper;
 
 }  // namespace reap::cuda

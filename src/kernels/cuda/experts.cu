@@ -24,9 +24,15 @@ __global__ void finish_norms(PartialNorms parts, int column_tiles, float* norm, 
   max_abs[slot] = __uint_as_float(highest);
 }
 
-const ExpertKernelSet& kernel_set(const Launch& launch, ExpertKernels wanted) {
-  REAP_CUDA_REQUIRE(wanted != ExpertKernels::hopper, "no such kernels");
-  return launch.compute == Compute::fp32 ? kExpertsFp32 : kExpertsPortable;
+/// The choice may not depend on the slots: a slot's bits would then depend on others.
+const ExpertKernelSet& kernel_set(const Launch& launch, const CudaWeight& w1, ExpertKernels wanted) {
+  if (launch.compute == Compute::fp32) return kExpertsFp32;
+  const bool is_hopper = launch.device.capability == 90;
+  REAP_CUDA_REQUIRE(is_hopper || wanted != ExpertKernels::hopper, "wgmma on a device that is no Hopper");
+  // Below a tile's width and height the other kernels' smaller tiles waste less.
+  const bool is_wide = w1.rows() >= 128 && w1.cols() >= 256;
+  const bool take_hopper = wanted == ExpertKernels::automatic ? is_hopper && is_wide : wanted == ExpertKernels::hopper;
+  return take_hopper ? kExpertsHopper : kExpertsPortable;
 }
 
 void check_shapes(std::span<const std::int64_t> start, std::span<const ExpertWeights> weights) {
@@ -78,16 +84,15 @@ void experts(const Launch& launch, const void* x, const std::int32_t* row, std::
              std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs, ExpertKernels kernels) {
   if (weights.empty() || start.back() == 0) return;
   check_shapes(start, weights);
-  const ExpertKernelSet& kernel = kernel_set(launch, kernels);
   const CudaWeight& w1 = on_device(*weights[0].w1);
   const CudaWeight& w2 = on_device(*weights[0].w2);
+  const ExpertKernelSet& kernel = kernel_set(launch, w1, kernels);
   const std::size_t act_size = size_of(activation_dtype(launch.compute));
   const std::int64_t slots = start.back();
   const std::int64_t act_stride = round_up(w1.rows(), 8);  // so that rows begin at multiples of 16 bytes
   ExpertProduct first = product_with(w1, x, w1.cols(), act_size, kernel.tile_rows / 2);
   first.row = row;
 
-  launch.scratch->reset();
   auto* const act = launch.scratch->take<std::byte>(slots * act_stride * static_cast<std::int64_t>(act_size));
   ExpertProduct second = product_with(w2, act, act_stride, act_size, kernel.tile_rows);
   const PartialNorms parts{launch.scratch->take<double>(second.column_tiles * slots),

@@ -2,7 +2,7 @@
 
 #include "kernels/cuda/check.hpp"
 #include "kernels/cuda/device.cuh"
-#include "kernels/cuda/expert_epilogue.cuh"
+#include "kernels/cuda/expert_kernels.cuh"
 
 // Grouped products of fp32 activations by fp32 multiply-adds: the arithmetic of the reference. A block of 256 threads
 // makes 64 slots by 64 rows of weights, a thread 4 by 4 of them. Every output is one chain of multiply-adds in
@@ -123,27 +123,19 @@ __global__ __launch_bounds__(kThreads) void down(const __grid_constant__ ExpertP
   }
 }
 
-template <class Kernel, class... Arguments>
-void launch_product(const Launch& launch, const ExpertProduct& product, Kernel kernel, Arguments... arguments) {
-  const std::int64_t blocks =
-      static_cast<std::int64_t>(product.tiles.first_tile[product.tiles.experts]) * product.column_tiles;
-  kernel<<<static_cast<unsigned>(blocks), kThreads, 0, launch.stream>>>(product, arguments...);
-  REAP_CUDA_LAUNCHED();
-}
-
 void launch_gate_and_up(const Launch& launch, const ExpertProduct& product, DType weight, void* act,
                         std::int64_t stride) {
   const auto kernel = weight == DType::f32    ? gate_and_up<float>
                       : weight == DType::bf16 ? gate_and_up<__nv_bfloat16>
                                               : gate_and_up<std::uint8_t>;
-  launch_product(launch, product, kernel, static_cast<float*>(act), stride);
+  launch_product(launch, product, kernel, kThreads, 0, static_cast<float*>(act), stride);
 }
 
 void launch_down(const Launch& launch, const ExpertProduct& product, DType weight, void* f, const PartialNorms& norms) {
   const auto kernel = weight == DType::f32    ? down<float>
                       : weight == DType::bf16 ? down<__nv_bfloat16>
                                               : down<std::uint8_t>;
-  launch_product(launch, product, kernel, static_cast<float*>(f), norms);
+  launch_product(launch, product, kernel, kThreads, 0, static_cast<float*>(f), norms);
 }
 
 }  // namespace

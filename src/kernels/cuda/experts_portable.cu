@@ -1,5 +1,5 @@
 #include "kernels/cuda/check.hpp"
-#include "kernels/cuda/expert_epilogue.cuh"
+#include "kernels/cuda/expert_kernels.cuh"
 #include "kernels/cuda/expert_panels.cuh"
 
 // Grouped products on the tensor cores by mma.sync. A block of 8 warps makes 128 slots by 128 rows of weights, a warp
@@ -9,12 +9,21 @@
 namespace reap::cuda {
 namespace {
 
+constexpr int kStages = 3;
+constexpr int kTileRows = 128;   // of weights
 constexpr int kWarpsAcross = 4;  // along the rows of weights
 constexpr int kWarpSlots = 64;
-constexpr int kWarpRows = kPanelRows / kWarpsAcross;
+constexpr int kWarpRows = kTileRows / kWarpsAcross;
 constexpr int kSlotTiles = kWarpSlots / 16;
 constexpr int kRowTiles = kWarpRows / 8;
-constexpr int kSharedBytes = 2 * kOperandBytes;
+
+using Input = InputPanels<kStages>;
+template <int Matrices>
+using Bf16Weights = Bf16Panels<Matrices, kTileRows, kStages>;
+template <int Matrices>
+using F8Weights = F8Panels<Matrices, kTileRows, kStages - 1>;
+constexpr int kSharedBytes = Input::kBytes + Bf16Weights<1>::kBytes;
+static_assert(F8Weights<1>::kBytes <= Bf16Weights<1>::kBytes);
 
 using Sums = float[kSlotTiles][kRowTiles][4];
 
@@ -58,8 +67,8 @@ __device__ void multiply_panels(std::uint32_t input, std::uint32_t weights, cons
 template <class Weights>
 __device__ void multiply_tile(const ExpertProduct& product, const ExpertTile& tile, std::uint32_t shared,
                               const WarpPlace& place, Sums& sums) {
-  const InputPanels input(product, tile, shared);
-  const Weights weights(product, tile, shared + kOperandBytes);
+  const Input input(product, tile, shared);
+  const Weights weights(product, tile, shared + Input::kBytes);
   const int steps = panel_steps(product.depth);
   for (int step = 0; step < 2; ++step) {
     input.load(step);
@@ -81,12 +90,12 @@ template <class Weights>
 __global__ __launch_bounds__(kPanelThreads, 2) void gate_and_up(const __grid_constant__ ExpertProduct product,
                                                                 __nv_bfloat16* act, std::int64_t stride) {
   extern __shared__ __align__(1024) unsigned char shared[];
-  const ExpertTile tile = expert_tile(product.tiles, kPanelRows, product.column_tiles, blockIdx.x);
+  const ExpertTile tile = expert_tile(product.tiles, kPanelSlots, product.column_tiles, blockIdx.x);
   const WarpPlace place;
   Sums sums = {};
   multiply_tile<Weights>(product, tile, shared_address(shared), place, sums);
   // A warp's row tiles 0 and 1 are of W1, 2 and 3 the same columns of W3 (weight_row()).
-  const int first_column = tile.column * (kPanelRows / 2) + place.across * (kWarpRows / 2);
+  const int first_column = tile.column * (kTileRows / 2) + place.across * (kWarpRows / 2);
 #pragma unroll
   for (int i = 0; i < kSlotTiles; ++i) {
 #pragma unroll
@@ -119,7 +128,7 @@ template <class Weights>
 __global__ __launch_bounds__(kPanelThreads, 2) void down(const __grid_constant__ ExpertProduct product,
                                                          __nv_bfloat16* f, PartialNorms norms) {
   extern __shared__ __align__(1024) unsigned char shared[];
-  const ExpertTile tile = expert_tile(product.tiles, kPanelRows, product.column_tiles, blockIdx.x);
+  const ExpertTile tile = expert_tile(product.tiles, kPanelSlots, product.column_tiles, blockIdx.x);
   const WarpPlace place;
   Sums sums = {};
   multiply_tile<Weights>(product, tile, shared_address(shared), place, sums);
@@ -127,7 +136,7 @@ __global__ __launch_bounds__(kPanelThreads, 2) void down(const __grid_constant__
   __syncthreads();  // the panels' memory is free
   auto* const parts = reinterpret_cast<NormPart*>(shared);
   const bool paired = product.columns % 2 == 0;
-  const int first_column = tile.column * kPanelRows + place.across * kWarpRows;
+  const int first_column = tile.column * kTileRows + place.across * kWarpRows;
 #pragma unroll
   for (int i = 0; i < kSlotTiles; ++i) {
 #pragma unroll
@@ -151,29 +160,19 @@ __global__ __launch_bounds__(kPanelThreads, 2) void down(const __grid_constant__
   store_norms(norms, tile, parts);
 }
 
-/// A product's kernel takes more shared memory than a launch may have without asking.
-template <class Kernel, class... Arguments>
-void launch_product(const Launch& launch, const ExpertProduct& product, Kernel kernel, Arguments... arguments) {
-  const std::int64_t blocks =
-      static_cast<std::int64_t>(product.tiles.first_tile[product.tiles.experts]) * product.column_tiles;
-  REAP_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
-  kernel<<<static_cast<unsigned>(blocks), kPanelThreads, kSharedBytes, launch.stream>>>(product, arguments...);
-  REAP_CUDA_LAUNCHED();
-}
-
 void launch_gate_and_up(const Launch& launch, const ExpertProduct& product, DType weight, void* act,
                         std::int64_t stride) {
-  const auto kernel = weight == DType::bf16 ? gate_and_up<Bf16Panels<2>> : gate_and_up<F8Panels<2>>;
-  launch_product(launch, product, kernel, static_cast<__nv_bfloat16*>(act), stride);
+  const auto kernel = weight == DType::bf16 ? gate_and_up<Bf16Weights<2>> : gate_and_up<F8Weights<2>>;
+  launch_product(launch, product, kernel, kPanelThreads, kSharedBytes, static_cast<__nv_bfloat16*>(act), stride);
 }
 
 void launch_down(const Launch& launch, const ExpertProduct& product, DType weight, void* f, const PartialNorms& norms) {
-  const auto kernel = weight == DType::bf16 ? down<Bf16Panels<1>> : down<F8Panels<1>>;
-  launch_product(launch, product, kernel, static_cast<__nv_bfloat16*>(f), norms);
+  const auto kernel = weight == DType::bf16 ? down<Bf16Weights<1>> : down<F8Weights<1>>;
+  launch_product(launch, product, kernel, kPanelThreads, kSharedBytes, static_cast<__nv_bfloat16*>(f), norms);
 }
 
 }  // namespace
 
-constinit const ExpertKernelSet kExpertsPortable{kPanelRows, kPanelRows, launch_gate_and_up, launch_down};
+constinit const ExpertKernelSet kExpertsPortable{kPanelSlots, kTileRows, launch_gate_and_up, launch_down};
 
 }  // namespace reap::cuda

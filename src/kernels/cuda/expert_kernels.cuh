@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/cuda/check.hpp"
 #include "kernels/cuda/expert_product.hpp"
 
 namespace reap::cuda {
@@ -35,6 +36,18 @@ struct NormPart {
 __device__ inline void store_part(const PartialNorms& norms, int column_tile, std::int64_t slot, const NormPart& part) {
   norms.square_sum[column_tile * norms.slots + slot] = part.square_sum;
   norms.highest[column_tile * norms.slots + slot] = part.highest;
+}
+
+/// One block per tile. A kernel may want more dynamic shared memory than a launch has without asking.
+template <class... Arguments>
+void launch_product(const Launch& launch, const ExpertProduct& product, void (*kernel)(ExpertProduct, Arguments...),
+                    int threads, int shared_bytes, Arguments... arguments) {
+  const std::int64_t blocks =
+      static_cast<std::int64_t>(product.tiles.first_tile[product.tiles.experts]) * product.column_tiles;
+  REAP_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), static_cast<std::size_t>(shared_bytes),
+           launch.stream>>>(product, arguments...);
+  REAP_CUDA_LAUNCHED();
 }
 
 }  // namespace reap::cuda
