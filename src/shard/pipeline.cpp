@@ -73,7 +73,7 @@ class Pass {
   }
 
   Saliency all_run() {
-    all_prepare_weights();
+    all_or_drop([&] { all_prepare_weights(); });
     for (const Schedule::Wave& wave : schedule_.waves()) run_wave(wave);
     wait_for([&] { return link_->flushed(); }, "wait until the next stage has the last block");
     cut_.finish();
@@ -122,6 +122,17 @@ class Pass {
     std::int64_t sum = 0;
     for (const Block& block : plan_.blocks) sum += block.rows();
     return sum;
+  }
+
+  /// What all ranks do together while no stage sends or receives. When it fails on all of them, nothing stays on its
+  /// way: the job ends in good order.
+  void all_or_drop(const std::function<void()>& work) {
+    try {
+      work();
+    } catch (const SharedError&) {
+      link_->all_drop();
+      throw;
+    }
   }
 
   void all_prepare_weights() {
@@ -251,7 +262,7 @@ class Pass {
     Snapshot snapshot{tally_.all_sum(world_, plan_.start.snapshot.saliency), next_layer_};
     world_.all_max(std::span(snapshot.next_layer));
     const std::vector<HeldBlock> own = all_held();
-    if (events_.all_save) events_.all_save(snapshot, own);
+    if (events_.all_save) all_or_drop([&] { events_.all_save(snapshot, own); });
     const bool stops = cut_.stops();
     cut_.go_on();
     standing_ = stops;
