@@ -107,6 +107,15 @@ TEST_P(Attention, EqualsItsDefinition) {
   }
 }
 
+TEST_P(Attention, EqualsItsDefinitionForThousandsOfSamples) {
+  const AttentionShape shape{2, 1, 8, 8, 1e4, 0};
+  std::vector<std::int64_t> lengths;  // more samples than a launch lists on a GPU
+  for (std::int64_t s = 0; s < 2'500; ++s) lengths.push_back(s * 5 % 4);
+  const std::vector<std::int64_t> start = starts(lengths);
+  const Inputs in = random_inputs(shape, start.back(), 1);
+  expect_close(*backend, in, shape, start, run(*backend, in, shape, start));
+}
+
 TEST_P(Attention, EqualsItsDefinitionForALongSample) {
   const AttentionShape shape{2, 1, 32, 16, 1e4, 0};
   const std::vector<std::int64_t> start = starts({700});

@@ -159,6 +159,12 @@ TEST_P(ExpertsTest, FollowTheFormulaForWideRows) {
   for (const DType dtype : {DType::bf16, DType::f8_e4m3}) expect_formula(*backend, dtype, {3072, 64}, 3, {0, 2, 5});
 }
 
+TEST_P(ExpertsTest, FollowTheFormulaForHundredsOfExperts) {
+  std::vector<std::int64_t> start{0};  // more experts than a launch lists on a GPU; 0 to 3 slots each
+  for (std::int64_t e = 0; e < 600; ++e) start.push_back(start.back() + e * 7 % 4);
+  expect_formula(*backend, DType::bf16, {40, 24}, 20, start);
+}
+
 TEST_P(ExpertsTest, NormAndMaximumAreThoseOfFBeforeRounding) {
   const Shape shape{700, 64};
   const std::vector<StoredExpert> stored = random_experts(DType::bf16, shape, 1);
