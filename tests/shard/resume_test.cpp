@@ -202,6 +202,22 @@ TEST(Resuming, GivesTheBitsOfAPassInOnePiece) {
   }
 }
 
+/// As after a kill between the last save and the saliency file.
+TEST(Resuming, HasNothingToDoWhenAllBlocksAreDone) {
+  const Comm world(MPI_COMM_WORLD);
+  const Fixture f(world);
+  for (const Grid& grid : test::grids(world.size(), f.observer.model())) {
+    for (const Holding& holding : holdings()) {
+      SCOPED_TRACE(text_of(grid, holding));
+      Observer::Manner manner;
+      manner.holding = holding;
+      const std::vector<std::int64_t> done(f.observer.blocks().size(), f.observer.model().layers);
+      manner.start = {{f.expected, done}, [](std::int64_t block, float*) { FAIL() << "read block " << block; }};
+      expect_same(f.observer.all_run(world, grid, manner), f.expected);
+    }
+  }
+}
+
 TEST(Stopping, NeedsNotWaitForAllWeights) {
   const Comm world(MPI_COMM_WORLD);
   const Fixture f(world);
