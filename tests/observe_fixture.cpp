@@ -1,9 +1,12 @@
 #include "observe_fixture.hpp"
 
 #include <algorithm>
+#include <cstdlib>
+#include <string_view>
 #include <utility>
 
 #include "golden.hpp"
+#include "kernels/cuda_module.hpp"
 #include "shard/families.hpp"
 #include "shard/pipeline.hpp"
 
@@ -30,6 +33,17 @@ Samples read_samples(const std::filesystem::path& file) {
                            domains);
 }
 
+namespace {
+
+/// REAP_TEST_DEVICE=cuda takes whole passes to the first GPU (bench/gpu_session.sh).
+std::unique_ptr<Backend> backend_under_test(Compute compute) {
+  const char* device = std::getenv("REAP_TEST_DEVICE");
+  if (device != nullptr && std::string_view(device) == "cuda") return make_cuda_backend(compute, 0);
+  return make_cpu_backend(compute, 1, CpuIsa::automatic);
+}
+
+}  // namespace
+
 Observer::Observer(const std::filesystem::path& checkpoint, Samples samples, std::int64_t block_tokens)
     : checkpoint_{checkpoint},
       model_{describe_model(checkpoint_)},
@@ -37,7 +51,7 @@ Observer::Observer(const std::filesystem::path& checkpoint, Samples samples, std
       blocks_{make_blocks(samples_.offsets, block_tokens)} {}
 
 Saliency Observer::all_run(const Comm& comm, const Grid& grid, const Manner& manner) const {
-  const auto make_backend = [&] { return make_cpu_backend(manner.compute, 1, CpuIsa::automatic); };
+  const auto make_backend = [&] { return backend_under_test(manner.compute); };
   const auto backend = make_backend();
   const Placement placement = place(model_, grid, comm.rank());
   Pulse pulse(comm, std::chrono::seconds(60));

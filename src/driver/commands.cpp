@@ -97,7 +97,7 @@ const std::vector<Command>& commands() {
        "it\n"
        "works from the file that --saliency names, for example one of merge.\n\n"
        "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n",
-       "model calibration saliency output compute block-tokens pp ep dp threads cpu-isa memory-budget weights machine "
+       "model calibration saliency output compute block-tokens pp ep dp device threads cpu-isa memory-budget weights machine "
        "scratch "
        "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts seed max-shard-size mtp "
        "overwrite verify",
@@ -107,7 +107,7 @@ const std::vector<Command>& commands() {
        "that\n"
        "of a share, and merge makes the whole of all shares.\n\n"
        "  mpirun -n 8 reap_dist observe --model MiniMax-M2 --calibration calib.h5 --saliency saliency.h5\n",
-       "model calibration saliency part compute block-tokens pp ep dp threads cpu-isa memory-budget weights machine "
+       "model calibration saliency part compute block-tokens pp ep dp device threads cpu-isa memory-budget weights machine "
        "scratch "
        "state checkpoint-minutes overwrite",
        observe},

@@ -8,6 +8,7 @@
 #include "driver/atomic_file.hpp"
 #include "driver/calibration.hpp"
 #include "driver/calibration_pass.hpp"
+#include "driver/device.hpp"
 #include "driver/pass_setup.hpp"
 #include "driver/resources.hpp"
 #include "driver/saliency_parts.hpp"
@@ -92,7 +93,9 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
   Calibration calibration = all_open_calibration(job, model);
   const Samples& samples = calibration.samples;
 
-  const Resources resources = all_find_resources(job.world, job.log);
+  Resources resources = all_find_resources(job.world, job.log);
+  const Device device = all_choose_device(job.world, o.device, job.log);
+  if (device.gpu >= 0) resources.memory_bytes = device.memory_bytes;
   const PassSetup setup = all_set_up(job.world, o, samples, resources);
   const std::vector<Block>& blocks = setup.work.blocks;
   Candidate chosen;
@@ -102,7 +105,7 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
   job.world.all_try([&] {
     chosen = choose_candidate(setup.task(model, job.world.size(), o));
     placement = place(model, chosen.grid, job.world.rank());
-    backend = make_cpu_backend(o.compute, threads, o.cpu_isa);
+    backend = make_backend(device, o.compute, threads, o.cpu_isa);
   });
   all_agree_on_numerics(job.world, backend->numerics_id());
 
@@ -127,7 +130,7 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
                            describe(placement, chosen.holding, threads, *backend)));
   PassPlan plan{source.checkpoint, model,  placement,
                 samples,           blocks, chosen.holding,
-                o.scratch,         {},     [&] { return make_cpu_backend(o.compute, 1, o.cpu_isa); }};
+                o.scratch,         {},     [&] { return make_backend(device, o.compute, 1, o.cpu_isa); }};
   const double flops_per_token =
       static_cast<double>(model.layers) * layer_flops_per_token(model, setup.work.mean_context);
   SaliencyFile result{info, all_calibration_pass(job, plan, info, flops_per_token, *backend)};

@@ -23,6 +23,7 @@ namespace {
 /// The texts of options whose value is not a plain number, path or list.
 struct Texts {
   std::string compute = "bf16";
+  std::string device = "auto";
   std::string cpu_isa = "auto";
   std::string part = "1/1";
   std::string memory_budget = "0";
@@ -67,6 +68,8 @@ po::options_description compute_options(Options& o, Texts& t) {
   add("pp", po::value(&o.grid.pp)->default_value(0), "pipeline stages; ranks = pp * ep * dp; 0 = chosen");
   add("ep", po::value(&o.grid.ep)->default_value(0), "expert shards; 0 = chosen");
   add("dp", po::value(&o.grid.dp)->default_value(0), "data replicas; 0 = chosen");
+  add("device", po::value(&t.device)->default_value(t.device),
+      "cuda: GPUs; cpu; auto: GPUs where every rank has one; the bits depend on it");
   add("threads", po::value(&o.threads)->default_value(0), "threads per rank; 0 = cores of the node / ranks on it");
   add("cpu-isa", po::value(&t.cpu_isa)->default_value(t.cpu_isa),
       "newest CPU instructions to use: avx2, avx512, avx512_bf16, amx or auto; the bits depend on it");
@@ -191,6 +194,9 @@ T one_of(const std::string& text, const char* option, const std::vector<std::pai
 
 void apply_texts(Options& o, const Texts& t) {
   o.compute = one_of<Compute>(t.compute, "compute", {{"bf16", Compute::bf16}, {"fp32", Compute::fp32}});
+  o.device = one_of<DeviceChoice>(
+      t.device, "device",
+      {{"auto", DeviceChoice::automatic}, {"cuda", DeviceChoice::cuda}, {"cpu", DeviceChoice::cpu}});
   o.cpu_isa = one_of<CpuIsa>(t.cpu_isa, "cpu-isa",
                              {{"auto", CpuIsa::automatic},
                               {"avx2", CpuIsa::avx2},
@@ -262,9 +268,8 @@ void refuse_idle_options(const po::parsed_options& given, const Command& command
 std::string version_text() {
   std::string text = fmt::format("reap_dist {}\n", version());
   const CudaDevices cuda = find_cuda_devices();
-  for (const std::string& name : cuda.names)
-    text += fmt::format("cuda: {}; this version computes on CPUs only\n", name);
-  if (cuda.names.empty()) text += fmt::format("cuda: no device: {}\n", cuda.why_none);
+  for (const CudaDevice& device : cuda.devices) text += fmt::format("cuda: {} at {}\n", device.name, device.bus_id);
+  if (cuda.devices.empty()) text += fmt::format("cuda: no device: {}\n", cuda.why_none);
   return text;
 }
 

@@ -14,6 +14,9 @@
 
 namespace reap {
 
+/// What ranks compute on; automatic = GPUs where every rank has one.
+enum class DeviceChoice : std::uint8_t { automatic, cuda, cpu };
+
 /// What the user asked for. The defaults here are the program's defaults.
 struct Options {
   std::string command = "run";
@@ -33,6 +36,7 @@ struct Options {
   PartChoice part;  // of the calibration file
   Grid grid;        // 0 = chosen
   int threads = 0;  // per rank; 0 = cores of the node / ranks on it
+  DeviceChoice device = DeviceChoice::automatic;
   CpuIsa cpu_isa = CpuIsa::automatic;
   std::int64_t memory_budget = 0;  // bytes per rank; 0 = memory of the node / ranks on it
   WeightsMode weights = WeightsMode::automatic;

@@ -13,8 +13,7 @@
 
 namespace reap {
 
-/// What the matrix products are computed in. Accumulation, norms, softmax, router and the residual stream are fp32 in
-/// both.
+/// What the matrix products are computed in. Accumulation, norms, softmax, router and the residual stream are fp32 in both.
 enum class Compute : std::uint8_t { fp32, bf16 };
 
 /// The type of activations that enter matrix products: f32 or bf16.
@@ -23,10 +22,9 @@ constexpr DType activation_dtype(Compute compute) { return compute == Compute::f
 /// FP8 checkpoints scale their weights in square blocks of this many rows and columns.
 constexpr std::int64_t kScaleBlock = 128;
 
-/// A weight matrix as the checkpoint stores it, in host memory: w = data, times scale_inv of its block where there is
-/// one.
+/// A weight matrix as the checkpoint stores it, in host memory: w = data, times scale_inv of its block where there is one.
 struct WeightSource {
-  const std::byte* data;  // [rows, cols] row-major, f32, f16, bf16 or f8_e4m3; need not be aligned
+  const std::byte* data;   // [rows, cols] row-major, f32, f16, bf16 or f8_e4m3; need not be aligned
   DType dtype;
   std::int64_t rows;       // outputs N
   std::int64_t cols;       // inputs K
@@ -52,7 +50,7 @@ struct ExpertWeights {
 
 struct AttentionShape {
   std::int64_t heads;
-  std::int64_t kv_heads;  // divides heads; query head h reads kv head h / (heads / kv_heads)
+  std::int64_t kv_heads;    // divides heads; query head h reads kv head h / (heads / kv_heads)
   std::int64_t head_dim;
   std::int64_t rotary_dim;  // even; the first rotary_dim of head_dim dims are rotated, in pairs (i, i + rotary_dim/2)
   double rope_theta;
@@ -61,11 +59,10 @@ struct AttentionShape {
 
 /// THE list of operations of the forward pass on one device.
 ///
-/// Pointers are to memory() of this backend unless a comment says host. "act" is an array of
-/// activation_dtype(compute()). Matrices are row-major and dense. Every operation accepts zero rows. A row of a result
-/// never depends, in any bit, on the other rows of the call nor on the number of threads: that is what makes results
-/// independent of the grid. Calls run in order; synchronize() waits for them. What one backend has made, others of its
-/// device may use after that.
+/// Pointers are to memory() of this backend unless a comment says host. "act" is an array of activation_dtype(compute()).
+/// Matrices are row-major and dense. Every operation accepts zero rows. A row of a result never depends, in any
+/// bit, on the other rows of the call nor on the number of threads: that is what makes results independent of the grid.
+/// Calls run in order; synchronize() waits for them. What one backend has made, others of its device may use after that.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -91,47 +88,46 @@ class Backend {
   virtual std::unique_ptr<Weight> pack(const WeightSource& source, Compute precision) = 0;
 
   /// x[r] = table[tokens[r]] as fp32. Token ids must be in [0, vocab): the caller checks.
-  virtual void embed(const void* table,  // [vocab, hidden] of `dtype` (f32, f16, bf16), raw
+  virtual void embed(const void* table,           // [vocab, hidden] of `dtype` (f32, f16, bf16), raw
                      DType dtype, std::int64_t hidden,
                      const std::int32_t* tokens,  // [rows]
                      std::int64_t rows,
-                     float* x) = 0;  // [rows, hidden]
+                     float* x) = 0;               // [rows, hidden]
 
   /// RMSNorm over each row: y = x / sqrt(mean(x^2) + eps) * weight.
   virtual void rms_norm(const float* x,       // [rows, width]
                         const float* weight,  // [width]
                         float eps, std::int64_t rows, std::int64_t width,
-                        float* y,          // [rows, width] fp32, or null
-                        void* y_act) = 0;  // [rows, width] act, or null
+                        float* y,             // [rows, width] fp32, or null
+                        void* y_act) = 0;     // [rows, width] act, or null
 
   /// out = x w^T, fp32 accumulators. With `add`, out += x w^T (the residual stream).
   virtual void matmul(const void* x,  // [rows, w.cols()] act
                       std::int64_t rows, const Weight& w,
-                      float* out,  // [rows, w.rows()]
+                      float* out,     // [rows, w.rows()]
                       bool add) = 0;
 
   /// q = rope(rms_norm(q)), k = rope(rms_norm(k)), both norms over all heads at once; v is only converted.
-  virtual void qk_norm_rope(const float* q,                  // [rows, heads * head_dim]
-                            const float* k, const float* v,  // [rows, kv_heads * head_dim]
-                            const float* q_weight,           // [heads * head_dim]
-                            const float* k_weight,           // [kv_heads * head_dim]
-                            const std::int32_t* position,    // [rows] position within the sample, from 0
-                            const AttentionShape& shape, std::int64_t rows, void* q_act, void* k_act,
-                            void* v_act) = 0;  // same shapes, act
+  virtual void qk_norm_rope(const float* q,                 // [rows, heads * head_dim]
+                            const float* k, const float* v, // [rows, kv_heads * head_dim]
+                            const float* q_weight,          // [heads * head_dim]
+                            const float* k_weight,          // [kv_heads * head_dim]
+                            const std::int32_t* position,   // [rows] position within the sample, from 0
+                            const AttentionShape& shape, std::int64_t rows,
+                            void* q_act, void* k_act, void* v_act) = 0;  // same shapes, act
 
   /// Causal attention inside each sample, scale 1/sqrt(head_dim). Memory linear in the sample's length.
-  virtual void attention(
-      const void* q,                        // [rows, heads * head_dim] act
-      const void* k, const void* v,         // [rows, kv_heads * head_dim] act
-      std::span<const std::int64_t> start,  // host, [samples + 1]: first row of each sample, last = rows
-      const AttentionShape& shape,
-      void* out) = 0;  // [rows, heads * head_dim] act
+  virtual void attention(const void* q,                        // [rows, heads * head_dim] act
+                         const void* k, const void* v,         // [rows, kv_heads * head_dim] act
+                         std::span<const std::int64_t> start,  // host, [samples + 1]: first row of each sample, last = rows
+                         const AttentionShape& shape,
+                         void* out) = 0;                       // [rows, heads * head_dim] act
 
-  /// Sigmoid router with a correction bias: s = sigmoid(h gate^T) in fp32; the top_k of s + bias are chosen (ties:
-  /// lower id), ascending by id; the gate value is s / sum of the chosen s. The bias never enters the gate value.
-  virtual void route(const float* h,      // [rows, gate.cols()] fp32
-                     const Weight& gate,  // [experts, hidden], packed for fp32
-                     const float* bias,   // [experts]
+  /// Sigmoid router with a correction bias: s = sigmoid(h gate^T) in fp32; the top_k of s + bias are chosen (ties: lower
+  /// id), ascending by id; the gate value is s / sum of the chosen s. The bias never enters the gate value.
+  virtual void route(const float* h,          // [rows, gate.cols()] fp32
+                     const Weight& gate,      // [experts, hidden], packed for fp32
+                     const float* bias,       // [experts]
                      std::int64_t rows, std::int64_t top_k,
                      float* logits,           // [rows, experts] h gate^T, before the sigmoid
                      std::int32_t* expert,    // [rows, top_k] ascending
@@ -141,26 +137,25 @@ class Backend {
   /// Slots of other experts get position -1.
   virtual void group_slots(const std::int32_t* expert,  // [slots]
                            std::int64_t slots, std::int32_t first, std::int64_t count,
-                           std::int32_t* order,       // [grouped slots] the slot at each grouped place
-                           std::int32_t* position,    // [slots] the grouped place of each slot, or -1
-                           std::int64_t* start) = 0;  // host, [count + 1] first grouped place of each expert
+                           std::int32_t* order,         // [grouped slots] the slot at each grouped place
+                           std::int32_t* position,      // [slots] the grouped place of each slot, or -1
+                           std::int64_t* start) = 0;    // host, [count + 1] first grouped place of each expert
 
-  /// f of every grouped slot, its norm and its largest magnitude, both taken from the fp32 values before rounding to
-  /// act.
-  virtual void experts(const void* x,                           // [x_rows, hidden] act
-                       const std::int32_t* row,                 // [slots] row of x of each grouped slot
-                       std::span<const std::int64_t> start,     // host, [experts + 1], as group_slots gives it
-                       std::span<const ExpertWeights> weights,  // [experts]
-                       void* f,                                 // [slots, hidden] act, in grouped order
-                       float* norm,          // [slots] ||f||_2 (sum of squares in fp64, rounded once)
-                       float* max_abs) = 0;  // [slots] max |f|
+  /// f of every grouped slot, its norm and its largest magnitude, both taken from the fp32 values before rounding to act.
+  virtual void experts(const void* x,                          // [x_rows, hidden] act
+                       const std::int32_t* row,                // [slots] row of x of each grouped slot
+                       std::span<const std::int64_t> start,    // host, [experts + 1], as group_slots gives it
+                       std::span<const ExpertWeights> weights, // [experts]
+                       void* f,                                // [slots, hidden] act, in grouped order
+                       float* norm,                            // [slots] ||f||_2 (sum of squares in fp64, rounded once)
+                       float* max_abs) = 0;                    // [slots] max |f|
 
   /// x[r] += sum over j ascending of gate_value[r, j] * f[position[r, j]], in fp32.
   virtual void combine(const void* f,                 // [slots, hidden] act
                        const std::int32_t* position,  // [rows, top_k] row of f
                        const float* gate_value,       // [rows, top_k]
                        std::int64_t rows, std::int64_t top_k, std::int64_t hidden,
-                       float* x) = 0;  // [rows, hidden]
+                       float* x) = 0;                 // [rows, hidden]
 
   /// Adds a block's slots to the field sums of one layer, exactly (fixed128.hpp), and raises max_abs.
   virtual void accumulate(const std::int32_t* expert,    // [rows, top_k] in [0, experts)
@@ -170,10 +165,10 @@ class Backend {
                           const std::int32_t* position,  // [rows, top_k] grouped place
                           const std::int32_t* group,     // [rows] in [0, groups)
                           std::int64_t rows, std::int64_t top_k, std::int64_t experts,
-                          std::int64_t* sums,           // [groups, experts, kSumsPerExpert] +=
-                          float* max_abs_table,         // [groups, experts] max=
-                          std::int64_t* bad_slot) = 0;  // [1] lowered to the first slot whose value is not finite or
-                                                        // out of range; such a slot is not added
+                          std::int64_t* sums,            // [groups, experts, kSumsPerExpert] +=
+                          float* max_abs_table,          // [groups, experts] max=
+                          std::int64_t* bad_slot) = 0;   // [1] lowered to the first slot whose value is not finite or
+                                                         // out of range; such a slot is not added
 };
 
 /// The instruction sets that the CPU backend knows, oldest first. `automatic` takes the newest that the machine has.

@@ -10,7 +10,8 @@ namespace reap {
 struct CudaEntry {
   const char* built_from;
   /// Calls `found` for every device, or returns why there are none (null when there are some).
-  const char* (*devices)(void (*found)(void* names, const char* name), void* names);
+  using Found = void (*)(void* devices, const char* name, const char* bus_id, std::int64_t memory_bytes);
+  const char* (*devices)(Found found, void* devices);
   Backend* (*make_backend)(Compute compute, int device);
 };
 

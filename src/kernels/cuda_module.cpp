@@ -12,7 +12,9 @@ namespace {
 
 constexpr const char* kFile = "reap_cuda.so";
 
-void add_name(void* names, const char* name) { static_cast<std::vector<std::string>*>(names)->emplace_back(name); }
+void add_device(void* devices, const char* name, const char* bus_id, std::int64_t memory_bytes) {
+  static_cast<std::vector<CudaDevice>*>(devices)->push_back({name, bus_id, memory_bytes});
+}
 
 /// What the module offers, or null and why it cannot be had.
 const CudaEntry* open_module(std::string& why) {
@@ -32,21 +34,21 @@ const CudaEntry* open_module(std::string& why) {
 }  // namespace
 
 CudaDevices find_cuda_devices() {
-  CudaDevices devices;
-  const CudaEntry* entry = open_module(devices.why_none);
-  if (entry == nullptr) return devices;
-  if (const char* why = entry->devices(add_name, &devices.names)) {
-    devices.names.clear();
-    devices.why_none = why;
+  CudaDevices found;
+  const CudaEntry* entry = open_module(found.why_none);
+  if (entry == nullptr) return found;
+  if (const char* why = entry->devices(add_device, &found.devices)) {
+    found.devices.clear();
+    found.why_none = why;
   }
-  return devices;
+  return found;
 }
 
 std::unique_ptr<Backend> make_cuda_backend(Compute compute, int device) {
-  const CudaDevices devices = find_cuda_devices();
-  if (devices.names.empty()) fail(ExitCode::usage, "no GPU can be used: {}", devices.why_none);
-  if (device < 0 || static_cast<std::size_t>(device) >= devices.names.size()) {
-    fail(ExitCode::usage, "there is no GPU {}: {} were found", device, devices.names.size());
+  const CudaDevices found = find_cuda_devices();
+  if (found.devices.empty()) fail(ExitCode::usage, "no GPU can be used: {}", found.why_none);
+  if (device < 0 || static_cast<std::size_t>(device) >= found.devices.size()) {
+    fail(ExitCode::usage, "there is no GPU {}: {} were found", device, found.devices.size());
   }
   std::string why;
   return std::unique_ptr<Backend>(open_module(why)->make_backend(compute, device));

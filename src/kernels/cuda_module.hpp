@@ -8,10 +8,16 @@
 
 namespace reap {
 
+struct CudaDevice {
+  std::string name;    // "NVIDIA H200 (sm_90, 139.8 GiB)"
+  std::string bus_id;  // "0000:1b:00.0": the same for everyone who sees it on this node
+  std::int64_t memory_bytes = 0;
+};
+
 /// What the CUDA module finds on this machine.
 struct CudaDevices {
-  std::vector<std::string> names;  // "NVIDIA H200 (sm_90, 139.8 GiB)"
-  std::string why_none;            // when there are none: not built, not loadable, no driver, no device
+  std::vector<CudaDevice> devices;  // the visible ones, as CUDA counts them
+  std::string why_none;             // when there are none: not built, not loadable, no driver, no device
 };
 
 /// Opens reap_cuda.so, which lies beside the program and exists in builds with CUDA only, and asks it for devices.

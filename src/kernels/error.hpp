@@ -31,8 +31,8 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
-/// An error that every rank throws together (Comm::all_try): reported once, and the job ends in order, without an
-/// abort. `message` is taken as it is, with the scopes of the rank it came from.
+/// An error that every rank throws together (Comm::all_try): reported once, and the job ends in order, without an abort.
+/// `message` is taken as it is, with the scopes of the rank it came from.
 class SharedError : public Error {
  public:
   SharedError(ExitCode code, const std::string& message) : Error(code, message, AsIs{}) {}

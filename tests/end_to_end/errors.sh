@@ -35,6 +35,10 @@ for ranks in 0 2; do
   expect 3 "no-such.h5" $ranks run --model "$model" --calibration "$work/no-such.h5" --output "$work/out-dir" --ratio 0.3
   expect 2 "top.?k|experts" $ranks "${run[@]}" --ratio 0.9
 done
+expect 2 "device" 2 "${run[@]}" --device tpu
+if "$reap_dist" --version | grep -q "cuda: no device"; then
+  expect 2 "no GPU: " 2 "${run[@]}" --device cuda
+fi
 expect 2 "grid|ranks" 2 "${run[@]}" --pp 2 --ep 2
 expect 2 "grid|ranks" 3 "${run[@]}" --pp 3
 expect 3 "vocab|token" 2 run --model "$model" --calibration "$REAP_TEST_DATA/calib_64x512.h5" --output "$work/out-dir" --ratio 0.3

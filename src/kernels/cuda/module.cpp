@@ -10,7 +10,7 @@
 namespace reap::cuda {
 namespace {
 
-const char* devices(void (*found)(void*, const char*), void* names) {
+const char* find_devices(CudaEntry::Found found, void* devices) {
   int count = 0;  // cudaGetDeviceCount leaves it alone when there is no driver
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess) return cudaGetErrorString(status);
@@ -20,17 +20,21 @@ const char* devices(void (*found)(void*, const char*), void* names) {
     if (const cudaError_t asked = cudaGetDeviceProperties(&p, device); asked != cudaSuccess) {
       return cudaGetErrorString(asked);
     }
+    char bus_id[32];
+    if (const cudaError_t asked = cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, device); asked != cudaSuccess) {
+      return cudaGetErrorString(asked);
+    }
     char text[512];
     std::snprintf(text, sizeof text, "%s (sm_%d%d, %.1f GiB)", p.name, p.major, p.minor,
                   static_cast<double>(p.totalGlobalMem) / (1024.0 * 1024.0 * 1024.0));
-    found(names, text);
+    found(devices, text, bus_id, static_cast<std::int64_t>(p.totalGlobalMem));
   }
   return nullptr;
 }
 
 Backend* make_backend(Compute compute, int device) { return new CudaBackend(compute, device); }
 
-constexpr CudaEntry kEntry{REAP_BUILT_FROM, devices, make_backend};
+constexpr CudaEntry kEntry{REAP_BUILT_FROM, find_devices, make_backend};
 
 }  // namespace
 }  // namespace reap::cuda
