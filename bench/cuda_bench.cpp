@@ -254,6 +254,8 @@ class Layer {
     add_sums();
   }
   std::int64_t slots() const { return tokens_ * kTopK; }
+  /// Of the experts' outputs.
+  std::vector<float> norms() { return device_.download(f_norm_); }
 
  private:
   Device& device_;
@@ -334,7 +336,9 @@ class LayerBench {
     bytes("group_slots", slots * 3 * wide, [&] { layer.group(); });
     products("experts, portable", expert_work, [&] { layer.multiply_experts(ExpertKernels::portable); });
     if (device_.properties.major == 9) {
+      const std::vector<float> expected = layer.norms();
       products("experts, wgmma", expert_work, [&] { layer.multiply_experts(ExpertKernels::hopper); });
+      print_difference(expected, layer.norms());
     }
     bytes("combine", slots * hidden * act + 2 * rows * hidden * wide, [&] { layer.add_experts(); });
     bytes("accumulate", slots * 5 * wide, [&] { layer.add_sums(); });
@@ -356,6 +360,16 @@ class LayerBench {
     fmt::print("  {:24} {:9.3f} ms {:9.1f} {:8} share {:.2f}\n", operation, seconds * 1e3, amount / seconds / scale,
                unit, results_.back().share);
     std::fflush(stdout);
+  }
+
+  /// Both kinds of kernels round alike but for the order of additions: a difference above 1e-3 is an error in one.
+  static void print_difference(const std::vector<float>& expected, const std::vector<float>& got) {
+    double largest = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      const double difference = std::abs(got[i] - expected[i]) / expected[i];
+      if (!(difference <= largest)) largest = difference;  // NaN too
+    }
+    fmt::print("  {:24} norms differ from the portable kernels' by at most {:.2g} of each\n", "", largest);
   }
 
   Device& device_;
