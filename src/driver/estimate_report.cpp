@@ -16,8 +16,9 @@ struct Column {
 };
 
 constexpr Column<Footprint, std::int64_t> kBytes[] = {
-    {"weights", &Footprint::weights}, {"reading", &Footprint::reading}, {"forward", &Footprint::forward},
-    {"links", &Footprint::links},     {"hidden", &Footprint::hidden},   {"sums", &Footprint::sums}};
+    {"program", &Footprint::program}, {"weights", &Footprint::weights}, {"reading", &Footprint::reading},
+    {"forward", &Footprint::forward}, {"links", &Footprint::links},     {"hidden", &Footprint::hidden},
+    {"sums", &Footprint::sums}};
 
 constexpr Column<PassTime, double> kSeconds[] = {{"load", &PassTime::load},
                                                  {"compute", &PassTime::compute},

@@ -79,7 +79,7 @@ TEST(Estimate, TableNamesTheChoice) {
 TEST(Estimate, ChoosesAsRunDoes) {
   const Comm world(MPI_COMM_WORLD);
   Log log("", world.rank());
-  for (const std::int64_t budget : {1'000'000'000, 12'000'000}) {
+  for (const std::int64_t budget : {1'000'000'000, 14'000'000}) {
     Options options = nano_options();
     options.memory_budget = budget;
     const Estimate estimate = all_run(options);
