@@ -14,21 +14,6 @@ namespace {
 constexpr int kMaxDevices = 64;
 constexpr std::int64_t kAlignment = 256;  // what cudaMalloc gives
 
-/// Makes `device` the calling thread's for a scope.
-class OnDevice {
- public:
-  explicit OnDevice(int device) {
-    REAP_CUDA(cudaGetDevice(&before_));
-    if (device != before_) REAP_CUDA(cudaSetDevice(device));
-  }
-  ~OnDevice() { cudaSetDevice(before_); }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-
- private:
-  int before_ = 0;
-};
-
 std::string gibibytes(std::size_t bytes) {
   const double hundredths = static_cast<double>(bytes) / (1024.0 * 1024.0 * 1024.0) * 100.0;
   const auto rounded = static_cast<std::uint64_t>(hundredths);
@@ -38,7 +23,8 @@ std::string gibibytes(std::size_t bytes) {
 
 template <int device>
 void* allocate_on(std::size_t bytes) {
-  const OnDevice current(device);
+  // Not set back afterwards: even to name another device would make a context there, in its memory.
+  REAP_CUDA(cudaSetDevice(device));
   void* memory = nullptr;
   // An empty array has an address too.
   const cudaError_t status = cudaMalloc(&memory, std::max<std::size_t>(bytes, 1));
@@ -54,8 +40,8 @@ void* allocate_on(std::size_t bytes) {
 
 template <int device>
 void release_on(void* memory) noexcept {
-  // Kernels that use the memory may still be queued: cudaFree waits for them.
-  if (memory != nullptr) cudaFree(memory);
+  cudaSetDevice(device);
+  cudaFree(memory);  // waits for kernels that are queued and may use it
 }
 
 template <int... device>

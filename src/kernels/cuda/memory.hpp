@@ -81,7 +81,7 @@ class Slabs {
   std::shared_ptr<std::byte> take(std::int64_t bytes);
 
  private:
-  static constexpr std::int64_t kSlabBytes = std::int64_t{64} << 20;
+  static constexpr std::int64_t kSlabBytes = std::int64_t{256} << 20;
 
   const Memory* memory_;
   std::shared_ptr<Buffer<std::byte>> slab_;

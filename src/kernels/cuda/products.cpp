@@ -50,8 +50,9 @@ struct Products::Plan {
     const auto [precision, width, cols] = shape;
     const cudaDataType_t type = precision == Compute::bf16 ? CUDA_R_16BF : CUDA_R_32F;
     const cublasOperation_t transposed = CUBLAS_OP_T;
-    // COMPUTE_32F multiplies fp32 in fp32: TF32 has a name of its own.
-    REAP_CUBLAS(cublasLtMatmulDescInit(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    // fp32 is fp32, whatever the environment allows cuBLAS.
+    const cublasComputeType_t compute = precision == Compute::bf16 ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_32F_PEDANTIC;
+    REAP_CUBLAS(cublasLtMatmulDescInit(&operation, compute, CUDA_R_32F));
     REAP_CUBLAS(
         cublasLtMatmulDescSetAttribute(&operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed));
     REAP_CUBLAS(
