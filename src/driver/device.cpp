@@ -48,6 +48,7 @@ Device all_choose_device(const Comm& world, DeviceChoice wanted, Log& log) {
   std::int64_t most_sharing = sharing;
   world.all_max(std::span(&most_sharing, 1));
   log.info(fmt::format("device: GPUs; this rank computes on {} at {}", own.name, own.bus_id));
+  log.warn("device: the CUDA backend has not been proved on a GPU yet; compare its results with --device cpu first");
   if (most_sharing > 1) {
     log.warn(
         fmt::format("device: up to {} ranks share a GPU: they wait for each other, and split its memory; start as "
