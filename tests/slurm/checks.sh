@@ -15,7 +15,8 @@ failed() {
 # The same run without Slurm, on one rank.
 reference() {
   # shellcheck disable=SC2086  # options are several words
-  "$reap_dist" run --model "$MODEL" --calibration "$CALIBRATION" --output "$base/reference" --ratio 0.25 0.5 ${REAP_OPTIONS:-} \
+  "$reap_dist" run --model "$MODEL" --calibration "$CALIBRATION" --output "$base/reference" --ratio 0.25 0.5 \
+    --criterion ${CRITERIA:-reap} ${REAP_OPTIONS:-} \
     >"$base/reference.log" 2>&1 || { cat "$base/reference.log"; exit 1; }
 }
 
