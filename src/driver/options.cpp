@@ -289,7 +289,7 @@ std::string help_text(const po::options_description& visible, const Command* com
       << visible
       << "\nExit codes: 0 done, 2 usage, 3 bad input, 4 I/O or disk full, 5 non-finite numerics, 6 peer or "
          "communication,\n"
-         "70 bug. docs/running.md says more.\n";
+         "70 bug, 75 stopped on request (the same command goes on). docs/running.md says more.\n";
   return out.str();
 }
 
