@@ -8,7 +8,7 @@
 #include "golden.hpp"
 #include "kernels/cuda_module.hpp"
 #include "shard/families.hpp"
-#include "shard/pipeline.hpp"
+#include "shard/observation.hpp"
 
 namespace reap::test {
 

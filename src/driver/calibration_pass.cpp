@@ -8,6 +8,7 @@
 
 #include "driver/resources.hpp"
 #include "driver/state_saver.hpp"
+#include "shard/observation.hpp"
 #include "shard/schedule.hpp"
 
 namespace reap {
@@ -20,7 +21,7 @@ struct Remaining {
 Remaining remaining_of(const PassPlan& plan) {
   const std::vector<std::int64_t>& saved = plan.start.snapshot.next_layer;
   const std::vector<std::int64_t> next = saved.empty() ? std::vector<std::int64_t>(plan.blocks.size()) : saved;
-  const Schedule schedule(plan.blocks, next, plan.model.layers, plan.placement.columns(), 0);
+  const Schedule schedule(plan.blocks, 1, next, plan.model.layers, plan.placement.columns(), 0);
   Remaining result;
   for (std::int64_t step = 0; step < schedule.steps(); ++step) {
     for (int column = 0; column < plan.placement.columns(); ++column) {

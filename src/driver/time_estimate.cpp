@@ -48,7 +48,7 @@ LayerTime layer_time(const Model& model, const Grid& grid, const Workload& work,
 std::int64_t waves_of(const Workload& work, const Grid& grid, const Holding& holding) {
   if (!holding.streamed) return 1;
   const std::vector<std::int64_t> not_begun(work.blocks.size());
-  const Schedule schedule(work.blocks, not_begun, 1, grid.ep * grid.dp, holding.wave_rows);
+  const Schedule schedule(work.blocks, 1, not_begun, 1, grid.ep * grid.dp, holding.wave_rows);
   return static_cast<std::int64_t>(schedule.waves().size());
 }
 

@@ -81,18 +81,19 @@ BlockForward::BlockForward(const Model& model, const Placement& placement, Backe
   max_abs_ = {memory, slots};
 }
 
-LayerTrace BlockForward::all_layer(const LayerWeights& weights, const BlockRows& block, float* x) {
+LayerTrace BlockForward::all_layer(const LayerWeights& weights, const float* gate_bias, const BlockRows& block,
+                                   float* x) {
   const std::int64_t rows = block.rows();
   attention(weights, block, x);
-  route(weights, rows, x);
+  route(weights, gate_bias, rows, x);
   if (placement_.grid.ep == 1) {
     own_experts(weights, rows);
   } else {
     all_group_experts(weights, rows);
   }
   backend_.combine(f_.data(), position_.data(), gate_value_.data(), rows, model_.router.top_k, model_.hidden, x);
-  return {moe_input_.data(), logits_.data(), expert_.data(), gate_value_.data(),
-          position_.data(),  norm_.data(),   max_abs_.data()};
+  return {moe_input_.data(), logits_.data(), expert_.data(),  gate_value_.data(),
+          position_.data(),  norm_.data(),   max_abs_.data(), f_.data()};
 }
 
 void BlockForward::attention(const LayerWeights& weights, const BlockRows& block, float* x) {
@@ -113,12 +114,12 @@ void BlockForward::attention(const LayerWeights& weights, const BlockRows& block
   link_.progress();
 }
 
-void BlockForward::route(const LayerWeights& weights, std::int64_t rows, const float* x) {
+void BlockForward::route(const LayerWeights& weights, const float* gate_bias, std::int64_t rows, const float* x) {
   operations::note("route");
   backend_.rms_norm(x, weights.post_norm.data(), model_.norm_eps, rows, model_.hidden, moe_input_.data(),
                     expert_in_.data());
-  backend_.route(moe_input_.data(), *weights.gate, weights.gate_bias.data(), rows, model_.router.top_k, logits_.data(),
-                 expert_.data(), gate_value_.data());
+  backend_.route(moe_input_.data(), *weights.gate, gate_bias, rows, model_.router.top_k, logits_.data(), expert_.data(),
+                 gate_value_.data());
 }
 
 /// Groups the first `slots` slots by expert. @return how many belong to experts of this rank

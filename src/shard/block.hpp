@@ -50,6 +50,7 @@ struct LayerTrace {
   const std::int32_t* position;  // [rows, top_k] where norm and max_abs of each slot lie
   const float* norm;             // by position: ||f||_2
   const float* max_abs;          // by position: max |f|
+  const std::byte* f;            // by position: [hidden] act
 };
 
 /// The forward pass of decoder layers over blocks, one at a time. Holds the working memory of the largest block.
@@ -59,11 +60,12 @@ class BlockForward {
 
   /// x <- x + Attention(RMSNorm(x)); x <- x + MoE(RMSNorm(x)). All ranks of an expert group call it together, those
   /// without a block with zero rows.
-  LayerTrace all_layer(const LayerWeights& weights, const BlockRows& block, float* x);
+  /// @param gate_bias  [experts] added to the scores that experts are chosen by
+  LayerTrace all_layer(const LayerWeights& weights, const float* gate_bias, const BlockRows& block, float* x);
 
  private:
   void attention(const LayerWeights& weights, const BlockRows& block, float* x);
-  void route(const LayerWeights& weights, std::int64_t rows, const float* x);
+  void route(const LayerWeights& weights, const float* gate_bias, std::int64_t rows, const float* x);
   void own_experts(const LayerWeights& weights, std::int64_t rows);
   void all_group_experts(const LayerWeights& weights, std::int64_t rows);
   std::int64_t group(std::int64_t slots);

@@ -12,7 +12,6 @@
 #include "shard/link_mpi.hpp"
 #include "shard/operations.hpp"
 #include "shard/schedule.hpp"
-#include "shard/tally.hpp"
 
 namespace reap {
 namespace {
@@ -26,9 +25,10 @@ std::int64_t longest_of(const std::vector<Block>& blocks) {
 }
 
 std::vector<std::int64_t> beginnings(const PassPlan& plan) {
-  if (plan.start.snapshot.next_layer.empty()) return std::vector<std::int64_t>(plan.blocks.size());
-  REAP_CHECK(plan.start.snapshot.next_layer.size() == plan.blocks.size(), "a state of {} blocks, the pass has {}",
-             plan.start.snapshot.next_layer.size(), plan.blocks.size());
+  const std::size_t blocks = plan.blocks.size() * plan.variants.size();
+  if (plan.start.snapshot.next_layer.empty()) return std::vector<std::int64_t>(blocks);
+  REAP_CHECK(plan.start.snapshot.next_layer.size() == blocks, "a state of {} blocks, the pass has {}",
+             plan.start.snapshot.next_layer.size(), blocks);
   return plan.start.snapshot.next_layer;
 }
 
@@ -42,18 +42,25 @@ std::vector<std::int64_t> passing(const Schedule& schedule, int column, std::int
   return blocks;
 }
 
-/// One rank's part of a calibration pass. `x_` is the working place of one block; between its layers a block stays
-/// there when it is alone in its wave, and in hidden_ otherwise.
+/// One rank's part of a pass. A block, here as in the schedule, is one of one variant. `x_` is the working place of one
+/// block; between its layers a block stays there when it is alone in its wave, and in hidden_ otherwise.
 class Pass {
  public:
-  Pass(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend, const PassEvents& events)
+  Pass(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend, PassSink& sink,
+       const PassEvents& events)
       : world_{world},
         plan_{plan},
         layers_{plan.placement.layers},
         backend_{backend},
+        sink_{sink},
         events_{events},
+        variants_{static_cast<std::int64_t>(plan.variants.size())},
         cut_{pulse, plan.placement.grid, world.rank(), events.wishes},
-        schedule_{plan.blocks, beginnings(plan), plan.model.layers, plan.placement.columns(),
+        schedule_{plan.blocks,
+                  variants_,
+                  beginnings(plan),
+                  plan.model.layers,
+                  plan.placement.columns(),
                   plan.holding.streamed ? plan.holding.wave_rows : 0},
         group_columns_{plan.placement.replica * plan.placement.grid.ep,
                        (plan.placement.replica + 1) * plan.placement.grid.ep},
@@ -63,7 +70,7 @@ class Pass {
         max_rows_{longest_of(plan.blocks)},
         link_{make_mpi_link(world, plan.placement, backend, plan.model.hidden, rows_of(coming_))},
         input_{plan.checkpoint, plan.model, plan.samples, backend, max_rows_},
-        tally_{plan.model, layers_, plan.samples.groups(), backend},
+        masks_{plan.variants, layers_, plan.model.router.experts, backend},
         forward_{plan.model, plan.placement, backend, *link_, max_rows_},
         rows_{backend, max_rows_},
         x_{backend.memory(), max_rows_ * plan.model.hidden} {
@@ -72,15 +79,12 @@ class Pass {
     }
   }
 
-  Saliency all_run() {
+  void all_run() {
     all_or_drop([&] { all_prepare_weights(); });
     for (const Schedule::Wave& wave : schedule_.waves()) run_wave(wave);
     wait_for([&] { return link_->flushed(); }, "wait until the next stage has the last block");
     cut_.finish();
     wait_for([&] { return cut_.over(); }, "wait for the other ranks to finish");
-    Saliency total = tally_.all_sum(world_, plan_.start.snapshot.saliency);
-    total.check_conservation(tokens(), plan_.model.router.top_k);
-    return total;
   }
 
   /// While this rank waits for whatever it is.
@@ -90,7 +94,7 @@ class Pass {
   }
 
  private:
-  const Block& block_at(std::int64_t block) const { return plan_.blocks[static_cast<std::size_t>(block)]; }
+  const Block& block_at(std::int64_t block) const { return plan_.blocks[static_cast<std::size_t>(block / variants_)]; }
   std::int64_t& next_layer(std::int64_t block) { return next_layer_[static_cast<std::size_t>(block)]; }
   std::int64_t own_block(std::int64_t step) const { return schedule_.block(step, plan_.placement.column()); }
 
@@ -116,12 +120,6 @@ class Pass {
       longest = std::max(longest, std::accumulate(rows.begin(), rows.end(), std::int64_t{0}));
     }
     return longest;
-  }
-
-  std::int64_t tokens() const {
-    std::int64_t sum = 0;
-    for (const Block& block : plan_.blocks) sum += block.rows();
-    return sum;
   }
 
   /// What all ranks do together while no stage sends or receives. When it fails on all of them, nothing stays on its
@@ -192,9 +190,10 @@ class Pass {
       rows_.set(plan_.samples, block_at(block));
       take_input(layer, step, block, comes);
     }
-    const LayerTrace trace = forward_.all_layer(weights, rows_, x_.data());
+    const float* gate_bias = masks_.gate_bias(block == kNone ? 0 : block % variants_, layer, weights);
+    const LayerTrace trace = forward_.all_layer(weights, gate_bias, rows_, x_.data());
     if (block == kNone) return;
-    tally_.add(layer, rows_, trace);
+    sink_.layer(layer, rows_, trace);
     next_layer(block) = layer + 1;
     if (events_.layer_done) events_.layer_done(block_at(block));
     put_output(step, block);
@@ -229,6 +228,7 @@ class Pass {
     }
     in_x_ = kNone;
     if (layers_.end == plan_.model.layers) {
+      sink_.last(block_at(block), block % variants_, rows_, x_.data());
       if (events_.block_done) events_.block_done(block_at(block));
       return;
     }
@@ -259,7 +259,9 @@ class Pass {
     world_.all_barrier();  // blocks leave until all are at the cut: ranks on their way there may make room for them
     standing_ = true;
     operations::note("save the state");
-    Snapshot snapshot{tally_.all_sum(world_, plan_.start.snapshot.saliency), next_layer_};
+    Snapshot snapshot;
+    sink_.all_sum(snapshot);
+    snapshot.next_layer = next_layer_;
     world_.all_max(std::span(snapshot.next_layer));
     const std::vector<HeldBlock> own = all_held();
     if (events_.all_save) all_or_drop([&] { events_.all_save(snapshot, own); });
@@ -318,16 +320,18 @@ class Pass {
   const PassPlan& plan_;
   Range layers_;
   Backend& backend_;
+  PassSink& sink_;
   const PassEvents& events_;
+  std::int64_t variants_;
   Cut cut_;
   Schedule schedule_;
   Range group_columns_;                         // columns of this rank's expert group
   std::vector<std::int64_t> coming_, leaving_;  // blocks from the stage before and to the next one, in order
-  std::vector<std::int64_t> next_layer_;        // [blocks] as far as this rank knows
+  std::vector<std::int64_t> next_layer_;        // [blocks, variants] as far as this rank knows
   std::int64_t max_rows_;
   std::unique_ptr<Link> link_;
   InputBlock input_;
-  Tally tally_;
+  ExpertMasks masks_;
   BlockForward forward_;
   BlockRows rows_;
   Buffer<float> x_;
@@ -355,12 +359,16 @@ class WhileWaiting {
 
 }  // namespace
 
-Saliency all_observe(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend,
-                     const PassEvents& events) {
-  REAP_CHECK(!plan.blocks.empty(), "a calibration pass over no blocks");
-  Pass pass(world, pulse, plan, backend, events);
+void PassSink::layer(std::int64_t, const BlockRows&, const LayerTrace&) {}
+void PassSink::last(const Block&, std::int64_t, const BlockRows&, const float*) {}
+void PassSink::all_sum(Snapshot&) {}
+
+void all_pass(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend, PassSink& sink,
+              const PassEvents& events) {
+  REAP_CHECK(!plan.blocks.empty() && !plan.variants.empty(), "a pass over no blocks");
+  Pass pass(world, pulse, plan, backend, sink, events);
   const WhileWaiting polling(world, [&] { pass.poll(); });
-  return pass.all_run();
+  pass.all_run();
 }
 
 }  // namespace reap

@@ -4,11 +4,13 @@
 
 namespace reap {
 
-Schedule::Schedule(const std::vector<Block>& blocks, std::span<const std::int64_t> next_layer, std::int64_t layers,
-                   int columns, std::int64_t wave_rows)
-    : columns_{columns}, first_layer_(next_layer.begin(), next_layer.end()) {
+Schedule::Schedule(const std::vector<Block>& blocks, std::int64_t variants, std::span<const std::int64_t> next_layer,
+                   std::int64_t layers, int columns, std::int64_t wave_rows)
+    : columns_{columns}, variants_{variants}, first_layer_(next_layer.begin(), next_layer.end()) {
+  const auto in_all = static_cast<std::size_t>(variants);
   for (std::size_t block = 0; block < blocks.size(); ++block) {
-    if (first_layer_[block] < layers) places_.push_back(static_cast<std::int64_t>(block));
+    const auto of_block = next_layer.subspan(block * in_all, in_all);
+    if (std::ranges::min(of_block) < layers) places_.push_back(static_cast<std::int64_t>(block));
   }
   const auto width = static_cast<std::size_t>(columns);
   places_.resize((places_.size() + width - 1) / width * width, kNone);
@@ -19,7 +21,7 @@ Schedule::Schedule(const std::vector<Block>& blocks, std::span<const std::int64_
     for (int column = 0; column < columns; ++column) {
       const std::int64_t place = block(step, column);
       auto& sum = rows[static_cast<std::size_t>(column)];
-      if (place != kNone) sum += blocks[static_cast<std::size_t>(place)].rows();
+      if (place != kNone) sum += blocks[static_cast<std::size_t>(place / variants)].rows();
       fits = fits && sum <= wave_rows;
     }
     if (fits) {
@@ -29,7 +31,8 @@ Schedule::Schedule(const std::vector<Block>& blocks, std::span<const std::int64_
     waves_.push_back({step, step + 1});
     for (int column = 0; column < columns; ++column) {
       const std::int64_t place = block(step, column);
-      rows[static_cast<std::size_t>(column)] = place == kNone ? 0 : blocks[static_cast<std::size_t>(place)].rows();
+      rows[static_cast<std::size_t>(column)] =
+          place == kNone ? 0 : blocks[static_cast<std::size_t>(place / variants)].rows();
     }
   }
 }

@@ -90,7 +90,7 @@ TEST(Footprint, ForwardCountsWhatABlockTakes) {
     const auto run = [&](BlockForward& forward, BlockRows& block, const Buffer<float>& x) {
       for (std::int64_t i = 0; i < x.size(); ++i)
         x.data()[i] = static_cast<float>((i * 37 + i / 128 * 11) % 101) / 50 - 1;
-      forward.all_layer(weights, block, x.data());
+      forward.all_layer(weights, weights.gate_bias.data(), block, x.data());
     };
     {
       const Samples one = equal_samples(1, 1);

@@ -104,7 +104,8 @@ class Comparison {
       const auto ids = sequences_.samples.read_tokens(block.begin, block.end);
       backend_->embed(embedding_.table.data(), embedding_.dtype, model_.hidden, ids.data(), block.rows(), x.data());
       for (std::int64_t layer = 0; layer < model_.layers; ++layer) {
-        const LayerTrace trace = forward.all_layer(layers_[static_cast<std::size_t>(layer)], rows, x.data());
+        const LayerWeights& weights = layers_[static_cast<std::size_t>(layer)];
+        const LayerTrace trace = forward.all_layer(weights, weights.gate_bias.data(), rows, x.data());
         check_layer(layer, block, trace, x.data());
       }
       check_head(block, x.data());

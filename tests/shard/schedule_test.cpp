@@ -20,7 +20,7 @@ std::vector<Block> blocks_of(const std::vector<std::int64_t>& rows) {
 
 TEST(Schedule, DealsBlocksThatAreNotDoneInTurn) {
   const std::vector<Block> blocks = blocks_of({5, 5, 5, 5, 5});
-  const Schedule schedule(blocks, std::vector<std::int64_t>{4, 0, 2, 0, 4}, 4, 2, 0);
+  const Schedule schedule(blocks, 1, std::vector<std::int64_t>{4, 0, 2, 0, 4}, 4, 2, 0);
   ASSERT_EQ(schedule.steps(), 2);
   EXPECT_EQ(schedule.block(0, 0), 1);
   EXPECT_EQ(schedule.block(0, 1), 2);
@@ -33,7 +33,7 @@ TEST(Schedule, AWaveEndsWhereTheFullestColumnIsFull) {
   const std::vector<Block> blocks = blocks_of({10, 1, 10, 1, 10, 1, 50, 1, 1, 1});
   const auto waves = [&](std::int64_t rows) {
     std::vector<std::pair<std::int64_t, std::int64_t>> result;
-    const Schedule schedule(blocks, std::vector<std::int64_t>(10), 3, 2, rows);
+    const Schedule schedule(blocks, 1, std::vector<std::int64_t>(10), 3, 2, rows);
     for (const Schedule::Wave& wave : schedule.waves()) result.emplace_back(wave.first, wave.last);
     return result;
   };
@@ -46,7 +46,7 @@ TEST(Schedule, AWaveEndsWhereTheFullestColumnIsFull) {
 
 TEST(Schedule, AnExpertGroupRunsWhatOneOfItsColumnsHas) {
   const std::vector<Block> blocks = blocks_of({5, 5, 5, 5});
-  const Schedule schedule(blocks, std::vector<std::int64_t>{0, 2, 3, 3}, 4, 2, 100);
+  const Schedule schedule(blocks, 1, std::vector<std::int64_t>{0, 2, 3, 3}, 4, 2, 100);
   EXPECT_TRUE(schedule.runs(0, 0, {0, 2}));
   EXPECT_FALSE(schedule.runs(0, 1, {1, 2}));
   EXPECT_TRUE(schedule.runs(0, 2, {1, 2}));
@@ -57,8 +57,20 @@ TEST(Schedule, AnExpertGroupRunsWhatOneOfItsColumnsHas) {
   EXPECT_FALSE(schedule.runs(schedule.waves()[0], 1, {1, 2}));
 }
 
+TEST(Schedule, TheVariantsOfABlockStayInItsColumn) {
+  const Schedule schedule(blocks_of({5, 5, 7}), 3, std::vector<std::int64_t>(9), 4, 2, 16);
+  ASSERT_EQ(schedule.steps(), 6);
+  for (std::int64_t step = 0; step < 6; ++step) {
+    EXPECT_EQ(schedule.block(step, 0), step < 3 ? step : 6 + step - 3) << step;
+    EXPECT_EQ(schedule.block(step, 1), step < 3 ? 3 + step : Schedule::kNone) << step;
+  }
+  ASSERT_EQ(schedule.waves().size(), 3U);  // 5 + 5 + 5, 7 + 7, 7
+  EXPECT_EQ(schedule.waves()[0].last, 3);
+  EXPECT_EQ(schedule.waves()[1].last, 5);
+}
+
 TEST(Schedule, ThereMayBeNothingLeft) {
-  const Schedule schedule(blocks_of({5, 5}), std::vector<std::int64_t>{3, 3}, 3, 4, 0);
+  const Schedule schedule(blocks_of({5, 5}), 1, std::vector<std::int64_t>{3, 3}, 3, 4, 0);
   EXPECT_EQ(schedule.steps(), 0);
   EXPECT_TRUE(schedule.waves().empty());
 }

@@ -47,7 +47,8 @@ std::vector<float> logits_of(const Checkpoint& checkpoint, const Model& model,
   const Embedding embedding = load_embedding(checkpoint, model, *backend);
   backend->embed(embedding.table.data(), embedding.dtype, model.hidden, tokens.data(), rows, x.data());
   for (std::int64_t layer = 0; layer < model.layers; ++layer) {
-    forward.all_layer(load_layer(checkpoint, model, layer, {0, model.router.experts}, *backend), block_rows, x.data());
+    const LayerWeights weights = load_layer(checkpoint, model, layer, {0, model.router.experts}, *backend);
+    forward.all_layer(weights, weights.gate_bias.data(), block_rows, x.data());
   }
   std::vector<float> result(static_cast<std::size_t>(rows * model.vocab));
   const Head head = load_head(checkpoint, model, *backend);
