@@ -57,6 +57,20 @@ struct AttentionShape {
   float norm_eps;
 };
 
+/// What a row of logits says of the next token: p = softmax over the vocabulary.
+struct Prediction {
+  double sum;        // of e^(logit - max) over the vocabulary
+  double nll;        // -ln p of the token that came; 0 when none is given
+  float max;         // the largest logit
+  std::int32_t top;  // its id, the lowest of equals
+};
+
+/// How far a prediction q is from a prediction p of the same row.
+struct Divergence {
+  double kl;       // sum p ln(p / q), at least 0
+  double overlap;  // sum min(p, q)
+};
+
 /// THE list of operations of the forward pass on one device.
 ///
 /// Pointers are to memory() of this backend unless a comment says host. "act" is an array of activation_dtype(compute()).
@@ -169,6 +183,19 @@ class Backend {
                           float* max_abs_table,          // [groups, experts] max=
                           std::int64_t* bad_slot) = 0;   // [1] lowered to the first slot whose value is not finite or
                                                          // out of range; such a slot is not added
+
+  /// The prediction of each row. A row with a logit that is not finite has an nll that is not finite.
+  virtual void predict(const float* logits,          // [rows, vocab]
+                       const std::int32_t* target,   // [rows] in [0, vocab), or -1 = none
+                       std::int64_t rows, std::int64_t vocab,
+                       Prediction* prediction) = 0;  // [rows]
+
+  /// Compares the predictions of two models row by row; of logits that are not finite the result is not either.
+  virtual void diverge(const float* p_logits,                       // [rows, vocab]
+                       const Prediction* p,                         // [rows] predict() of them
+                       const float* q_logits, const Prediction* q,  // likewise
+                       std::int64_t rows, std::int64_t vocab,
+                       Divergence* divergence) = 0;                 // [rows]
 };
 
 /// The instruction sets that the CPU backend knows, oldest first. `automatic` takes the newest that the machine has.

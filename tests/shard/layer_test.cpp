@@ -79,6 +79,11 @@ class RecordingBackend : public Backend {
                   std::int64_t*) override {
     unused();
   }
+  void predict(const float*, const std::int32_t*, std::int64_t, std::int64_t, Prediction*) override { unused(); }
+  void diverge(const float*, const Prediction*, const float*, const Prediction*, std::int64_t, std::int64_t,
+               Divergence*) override {
+    unused();
+  }
 
  private:
   [[noreturn]] static void unused() { fail(ExitCode::bug, "loading computes nothing"); }

@@ -103,5 +103,15 @@ void CpuBackend::accumulate(const std::int32_t* expert, const float* gate_value,
                   bad_slot);
 }
 
+void CpuBackend::predict(const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
+                         Prediction* prediction) {
+  cpu::predict(run_, logits, target, rows, vocab, prediction);
+}
+
+void CpuBackend::diverge(const float* p_logits, const Prediction* p, const float* q_logits, const Prediction* q,
+                         std::int64_t rows, std::int64_t vocab, Divergence* divergence) {
+  cpu::diverge(run_, p_logits, p, q_logits, q, rows, vocab, divergence);
+}
+
 }  // namespace cpu
 }  // namespace reap

@@ -66,4 +66,10 @@ void accumulate(const Run& run, const std::int32_t* expert, const float* gate_va
                 std::int64_t top_k, std::int64_t experts, std::int64_t* sums, float* max_abs_table,
                 std::int64_t* bad_slot);
 
+void predict(const Run& run, const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
+             Prediction* prediction);
+
+void diverge(const Run& run, const float* p_logits, const Prediction* p, const float* q_logits, const Prediction* q,
+             std::int64_t rows, std::int64_t vocab, Divergence* divergence);
+
 }  // namespace reap::cpu

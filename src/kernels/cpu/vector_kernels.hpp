@@ -24,5 +24,9 @@ void f8_to_bf16(const std::uint8_t* from, std::int64_t count, float scale, bf16*
 void round_to_bf16(const float* from, std::int64_t count, float* to);
 void silu_mul(const float* gate, const float* up, std::int64_t count, float* product);
 double square_sum_and_max(const float* x, std::int64_t count, float* max_abs);
+float max_of(const float* x, std::int64_t count, std::int64_t* place);
+double exp_sum(const float* x, std::int64_t count, float max);
+void divergence(const float* p, float p_max, const float* q, float q_max, std::int64_t count, double shift,
+                double scale, double* kl, double* overlap);
 
 }  // namespace reap::REAP_ISA

@@ -62,6 +62,14 @@ struct VectorOps {
 
   /// Sum of squares in fp64; the largest magnitude, NaN above all, goes to `max_abs`.
   double (*square_sum_and_max)(const float* x, std::int64_t count, float* max_abs);
+
+  /// The largest value and its place, the first of equals; NaN is passed over. count > 0.
+  float (*max_of)(const float* x, std::int64_t count, std::int64_t* place);
+  /// Sum of e^(x - max) in fp64, no x above max; NaN when an x is not finite.
+  double (*exp_sum)(const float* x, std::int64_t count, float max);
+  /// With a = e^(p - p_max), b = e^(q - q_max): `kl` = sum of a (p - q - shift), `overlap` = sum of min(a, b * scale).
+  void (*divergence)(const float* p, float p_max, const float* q, float q_max, std::int64_t count, double shift,
+                     double scale, double* kl, double* overlap);
 };
 
 /// The table for `isa`, which the machine must have (not `automatic`).

@@ -158,4 +158,14 @@ void CudaBackend::accumulate(const std::int32_t* expert, const float* gate_value
                    max_abs_table, bad_slot);
 }
 
+void CudaBackend::predict(const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
+                          Prediction* prediction) {
+  cuda::predict(begin(), logits, target, rows, vocab, prediction);
+}
+
+void CudaBackend::diverge(const float* p_logits, const Prediction* p, const float* q_logits, const Prediction* q,
+                          std::int64_t rows, std::int64_t vocab, Divergence* divergence) {
+  cuda::diverge(begin(), p_logits, p, q_logits, q, rows, vocab, divergence);
+}
+
 }  // namespace reap::cuda

@@ -49,4 +49,10 @@ void accumulate(const Launch& launch, const std::int32_t* expert, const float* g
                 std::int64_t top_k, std::int64_t experts, std::int64_t* sums, float* max_abs_table,
                 std::int64_t* bad_slot);
 
+// predictions.cu
+void predict(const Launch& launch, const float* logits, const std::int32_t* target, std::int64_t rows,
+             std::int64_t vocab, Prediction* prediction);
+void diverge(const Launch& launch, const float* p_logits, const Prediction* p, const float* q_logits,
+             const Prediction* q, std::int64_t rows, std::int64_t vocab, Divergence* divergence);
+
 }  // namespace reap::cuda
