@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Installs what building and running reap_dist needs on Debian 12 or later, from Debian's own archive.
 # With everything there already it does nothing, and needs neither root nor a network.
-# usage: setup-debian.sh [--slurm]     with --slurm also what tests/slurm needs: Slurm's daemons, left unconfigured
+# usage: setup-debian.sh [--slurm] [--browser]
+#   --slurm    also what tests/slurm needs: Slurm's daemons, left unconfigured
+#   --browser  also what the tests of reap-tools open reports with: Chromium
 set -euo pipefail
 
 packages=(
@@ -16,11 +18,13 @@ packages=(
   libgtest-dev strace python3     # tests, and the faults that they plant
 )
 
-case ${1:-} in
-  "") ;;
-  --slurm) packages+=(slurm-wlm slurm-wlm-basic-plugins munge iproute2) ;;
-  *) echo "setup-debian.sh: unknown option $1; there is --slurm" >&2; exit 2 ;;
-esac
+for option in "$@"; do
+  case $option in
+    --slurm) packages+=(slurm-wlm slurm-wlm-basic-plugins munge iproute2) ;;
+    --browser) packages+=(chromium) ;;
+    *) echo "setup-debian.sh: unknown option $option; there are --slurm and --browser" >&2; exit 2 ;;
+  esac
+done
 
 if ! command -v dpkg-query >/dev/null; then
   echo "setup-debian.sh: this is not a Debian system; install the equivalents of: ${packages[*]}" >&2

@@ -15,6 +15,12 @@ Makes a calibration file for reap_dist: reads local conversations and texts, ren
 chat template, tokenises with its tokenizer, and writes token ids with their provenance. The same inputs give the same
 bytes."""
 
+_REPORT = """\
+Draws the results of `reap_dist run` as one page of HTML that needs nothing else: what each ratio and criterion costs,
+which experts go, how experts are used, where the time went, and how it all came to be. It takes what the folder holds
+(saliency.h5, *.plan.json, sweep.json, run_log.json, metrics.jsonl, estimate.json, calibration.h5) and says what is not
+there. The same files give the same page."""
+
 _EXAMPLES = """\
 sources:
   --source PATH:DOMAIN:COUNT    PATH is a file, a folder, or a quoted pattern: .jsonl .json .parquet .txt, also .gz
@@ -57,6 +63,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"reap-tools {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     _add_calibrate(commands)
+    _add_report(commands)
     shown = commands.add_parser("recipes", help="lists the recipes that come with the package, or prints one")
     shown.add_argument("name", nargs="?", help="the recipe to print")
     return parser
@@ -159,3 +166,30 @@ def _add_calibrate(commands: Any) -> None:
         default=None,
         help="plain text without the tokens that the tokenizer adds around it",
     )
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser("report", help="draws the results of a run as one page", description=_REPORT)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder that `reap_dist run --output` filled")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the page to write (DIR/report.html)")
+    parser.add_argument("--png", type=Path, metavar="DIR", help="a folder for the figures as PNG, too")
+    parser.add_argument(
+        "--plan",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a plan to draw a map of, such as reap-0.25; may be repeated (the sweep's choice, or those with least KL)",
+    )
+    parser.add_argument("--title", metavar="TEXT", help="the page's heading")
+    parser.add_argument(
+        "--starved", type=int, default=100, metavar="N", help="experts with fewer tokens are pointed out (100)"
+    )
+    files = parser.add_argument_group("files that lie elsewhere")
+    for name, what in (
+        ("saliency", "saliency.h5"),
+        ("evaluation", "sweep.json, or the file of `reap_dist eval --evaluation`"),
+        ("calibration", "the calibration file, for where its samples come from"),
+        ("metrics", "what `reap_dist run --metrics` wrote, for GFLOP/s"),
+        ("machine", "what `reap_dist estimate --probe --json` printed, for shares of peak"),
+    ):
+        files.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)

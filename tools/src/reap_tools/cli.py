@@ -1,4 +1,4 @@
-"""The command line: `reap-tools calibrate` and `reap-tools recipes`."""
+"""The command line: `reap-tools calibrate`, `reap-tools recipes` and `reap-tools report`."""
 
 from __future__ import annotations
 
@@ -112,6 +112,27 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     print(f"written: {output}")
 
 
+def _report(arguments: argparse.Namespace) -> None:
+    # Only here: matplotlib takes half a second to import.
+    from reap_tools.report.page import Request, make_report
+    from reap_tools.report.read import Given
+
+    if arguments.starved < 1:
+        raise UsageError(f"--starved {arguments.starved}: has to be at least 1")
+    folder: Path = arguments.folder
+    names = ("saliency", "evaluation", "calibration", "metrics", "machine")
+    request = Request(
+        given=Given(folder, **{name: getattr(arguments, name) for name in names}),
+        output=arguments.output or folder / "report.html",
+        png=arguments.png,
+        plans=tuple(arguments.plan),
+        title=arguments.title,
+        starved=arguments.starved,
+    )
+    for path in make_report(request):
+        print(f"written: {path}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = command_line()
@@ -123,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _calibrate(arguments)
         elif arguments.command == "recipes":
             print(recipes.describe(arguments.name).rstrip() if arguments.name else recipes.overview())
+        elif arguments.command == "report":
+            _report(arguments)
         else:
             parser.print_help()
             return ExitCode.USAGE

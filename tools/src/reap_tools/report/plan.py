@@ -1,0 +1,79 @@
+"""Plans (docs/format/plan.md): which experts stay, and their scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from reap_tools.errors import BadInputError
+from reap_tools.report.fields import Fields
+
+FORMAT = "reap-plan-1"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan. L layers, E experts before pruning."""
+
+    name: str
+    digest: str  # XXH3-128 of the text
+    model_type: str
+    model_digest: str
+    calibration_digest: str
+    criterion: str
+    ratio: float
+    experts: int
+    top_k: int
+    kept: NDArray[np.bool_]  # [L, E]
+    score: NDArray[np.float64]  # [L, E]
+    count: NDArray[np.int64]  # [L, E]
+    margin: NDArray[np.float64]  # [L]
+
+    @property
+    def layers(self) -> int:
+        """Layers."""
+        return int(self.kept.shape[0])
+
+    @property
+    def kept_counts(self) -> list[int]:
+        """Experts that stay, by layer."""
+        return [int(n) for n in self.kept.sum(axis=1)]
+
+
+def _kept(layer: Fields, experts: int) -> NDArray[np.bool_]:
+    ids = layer.numbers("keep")
+    if any(b <= a for a, b in zip([-1.0, *ids], ids, strict=False)) or not ids or ids[-1] >= experts:
+        raise layer.wrong("keep", f"expert ids below {experts}, ascending")
+    row = np.zeros(experts, bool)
+    row[np.array(ids, np.int64)] = True
+    return row
+
+
+def read_plan(path: Path, name: str) -> Plan:
+    """Reads a plan; `name` is what the page calls it."""
+    plan = Fields.of_file(path)
+    if (found := plan.text("format")) != FORMAT:
+        raise BadInputError(f"{path}: its format is {found}, not {FORMAT}")
+    experts = plan.whole("experts")
+    layers = plan.objects("layers")
+    if not layers or experts == 0:
+        raise BadInputError(f"{path}: holds no layers")
+    return Plan(
+        name=name,
+        digest=xxhash.xxh3_128_hexdigest(path.read_bytes()),
+        model_type=plan.text("model_type"),
+        model_digest=plan.text("model_digest"),
+        calibration_digest=plan.text("calibration_digest"),
+        criterion=plan.text("criterion"),
+        ratio=plan.number("ratio"),
+        experts=experts,
+        top_k=plan.whole("top_k"),
+        kept=np.array([_kept(layer, experts) for layer in layers]),
+        score=np.array([layer.numbers("score", experts) for layer in layers]),
+        count=np.array([layer.numbers("count", experts) for layer in layers]).astype(np.int64),
+        margin=np.array([layer.number("margin") for layer in layers]),
+    )
