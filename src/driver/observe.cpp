@@ -2,15 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <optional>
 
-#include "driver/atomic_file.hpp"
 #include "driver/calibration.hpp"
 #include "driver/calibration_pass.hpp"
-#include "driver/device.hpp"
-#include "driver/pass_setup.hpp"
-#include "driver/resources.hpp"
+#include "driver/pass_rank.hpp"
 #include "driver/saliency_parts.hpp"
 #include "driver/state.hpp"
 #include "kernels/check.hpp"
@@ -28,26 +24,6 @@ Calibration all_open_calibration(Job& job, const Model& model) {
   });
   calibration.digest = job.world.all_broadcast(0, calibration.digest);
   return calibration;
-}
-
-/// One build on one kind of device: ranks that would compute other bits are refused.
-void all_agree_on_numerics(const Comm& world, const std::string& numerics_id) {
-  const std::vector<std::string> all = world.all_gather(numerics_id);
-  for (std::size_t rank = 0; rank < all.size(); ++rank) {
-    if (all[rank] == all[0]) continue;
-    throw SharedError(
-        ExitCode::bad_input,
-        fmt::format("rank {} computes with '{}', rank 0 with '{}': their bits differ; use equal nodes or pin "
-                    "the older instructions with --cpu-isa",
-                    rank, all[rank], all[0]));
-  }
-}
-
-/// Fails now where the file could not be written after hours of computing.
-void check_writable(const std::filesystem::path& file) {
-  const std::filesystem::path trial = file.string() + ".reap-trial";
-  write_file_atomically(trial, "");
-  std::filesystem::remove(trial);
 }
 
 /// The sums of an earlier run of the same identity, or nothing. The file is read by rank 0 only, and once.
@@ -80,11 +56,6 @@ void all_remove_leftover(Job& job, StateFolder& state) {
   state.all_remove(job.world);
 }
 
-std::string describe(const Placement& p, const Holding& holding, int threads, const Backend& backend) {
-  return fmt::format("grid pp {} x ep {} x dp {}, weights {}, {} threads per rank, MPI transport, {}", p.grid.pp,
-                     p.grid.ep, p.grid.dp, holding.streamed ? "streamed" : "resident", threads, backend.numerics_id());
-}
-
 }  // namespace
 
 SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesystem::path& file) {
@@ -93,27 +64,14 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
   Calibration calibration = all_open_calibration(job, model);
   const Samples& samples = calibration.samples;
 
-  Resources resources = all_find_resources(job.world, job.log);
-  const Device device = all_choose_device(job.world, o.device, job.log);
-  if (device.gpu >= 0) resources.memory_bytes = device.memory_bytes;
-  const PassSetup setup = all_set_up(job.world, o, samples, resources);
-  const std::vector<Block>& blocks = setup.work.blocks;
-  Candidate chosen;
-  Placement placement;
-  std::unique_ptr<Backend> backend;
-  const int threads = o.threads > 0 ? o.threads : resources.threads;
-  job.world.all_try([&] {
-    chosen = choose_candidate(setup.task(model, job.world.size(), o));
-    placement = place(model, chosen.grid, job.world.rank());
-    backend = make_backend(device, o.compute, threads, o.cpu_isa);
-  });
-  all_agree_on_numerics(job.world, backend->numerics_id());
+  const PassRank rank = all_join_pass(job, model, samples, 0);
+  const std::vector<Block>& blocks = rank.setup.work.blocks;
 
   SaliencyInfo info{model.type,
                     source.digest,
                     calibration.digest,
                     o.compute == Compute::fp32 ? "fp32" : "bf16",
-                    backend->numerics_id(),
+                    rank.backend->numerics_id(),
                     o.block_tokens,
                     samples.samples(),
                     samples.tokens(),
@@ -127,13 +85,11 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
   }
 
   job.log.info(fmt::format("observe: {} samples, {} tokens, {} blocks; {}", info.samples, info.tokens, blocks.size(),
-                           describe(placement, chosen.holding, threads, *backend)));
-  PassPlan plan{source.checkpoint, model,  placement,
-                samples,           blocks, chosen.holding,
-                o.scratch,         {},     [&] { return make_backend(device, o.compute, 1, o.cpu_isa); }};
+                           rank.describe()));
+  PassPlan plan = rank.plan(source, samples, o);
   const double flops_per_token =
-      static_cast<double>(model.layers) * layer_flops_per_token(model, setup.work.mean_context);
-  SaliencyFile result{info, all_calibration_pass(job, plan, info, flops_per_token, *backend)};
+      static_cast<double>(model.layers) * layer_flops_per_token(model, rank.setup.work.mean_context);
+  SaliencyFile result{info, all_calibration_pass(job, plan, info, flops_per_token, *rank.backend)};
   job.world.all_try([&] {
     if (job.world.rank() == 0) write_saliency(file, result.info, result.saliency);
   });

@@ -1,11 +1,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <concepts>
 #include <limits>
 #include <utility>
 
 #include "driver/atomic_file.hpp"
+#include "driver/json_members.hpp"
 #include "driver/plan.hpp"
 #include "kernels/check.hpp"
 #include "shard/input_file.hpp"
@@ -16,65 +16,6 @@ namespace {
 
 constexpr std::string_view kFormat = "reap-plan-1";
 constexpr std::uint64_t kMaxPlanBytes = 100'000'000;  // 62 layers of 256 experts are half a megabyte
-
-// Conversions that are exact or refused: nlohmann's own would cut off fractions and upper bits, and take true for 1.
-
-bool convert(const Json& value, bool& into) {
-  if (!value.is_boolean()) return false;
-  into = value.get<bool>();
-  return true;
-}
-
-bool convert(const Json& value, std::string& into) {
-  if (!value.is_string()) return false;
-  into = value.get<std::string>();
-  return true;
-}
-
-bool convert(const Json& value, double& into) {
-  if (!value.is_number()) return false;
-  into = value.get<double>();
-  return true;
-}
-
-template <std::integral Integer>
-bool convert(const Json& value, Integer& into) {
-  if (value.is_number_unsigned()) {
-    into = value.get<Integer>();
-    return std::in_range<Integer>(value.get<std::uint64_t>());
-  }
-  if (!value.is_number_integer()) return false;
-  into = value.get<Integer>();
-  return std::in_range<Integer>(value.get<std::int64_t>());
-}
-
-template <class Item>
-bool convert(const Json& value, std::vector<Item>& into) {
-  if (!value.is_array()) return false;
-  into.resize(value.size());
-  return std::ranges::equal(value, into, [](const Json& from, Item& to) { return convert(from, to); });
-}
-
-/// Reads members of a JSON object, naming text and member in errors.
-class Members {
- public:
-  Members(const Json& object, std::string where) : object_{object}, where_{std::move(where)} {
-    if (!object.is_object()) fail(ExitCode::bad_input, "{}: is not a JSON object", where_);
-  }
-
-  template <class T>
-  T get(const char* key) const {
-    const auto found = object_.find(key);
-    if (found == object_.end()) fail(ExitCode::bad_input, "{}: '{}' is missing", where_, key);
-    T value{};
-    if (!convert(*found, value)) fail(ExitCode::bad_input, "{}: '{}' is of the wrong type or too large", where_, key);
-    return value;
-  }
-
- private:
-  const Json& object_;
-  std::string where_;
-};
 
 Json layer_json(const LayerPlan& layer, std::size_t index) {
   Json object;

@@ -47,8 +47,8 @@ LayerTime layer_time(const Model& model, const Grid& grid, const Workload& work,
 
 std::int64_t waves_of(const Workload& work, const Grid& grid, const Holding& holding) {
   if (!holding.streamed) return 1;
-  const std::vector<std::int64_t> not_begun(work.blocks.size());
-  const Schedule schedule(work.blocks, 1, not_begun, 1, grid.ep * grid.dp, holding.wave_rows);
+  const std::vector<std::int64_t> not_begun(work.blocks.size() * static_cast<std::size_t>(work.variants()));
+  const Schedule schedule(work.blocks, work.variants(), not_begun, 1, grid.ep * grid.dp, holding.wave_rows);
   return static_cast<std::int64_t>(schedule.waves().size());
 }
 
@@ -58,13 +58,14 @@ PassTime pass_time(const Model& model, const Grid& grid, const Workload& work, c
   const double layers = number(most_layers(model, grid));
   const double blocks = number(static_cast<std::int64_t>(work.blocks.size()));
   const double rows = number(work.tokens()) / blocks;
-  const double steps = std::ceil(blocks / (grid.ep * grid.dp));
+  const double steps = std::ceil(blocks / (grid.ep * grid.dp)) * number(work.variants());
   const LayerTime block = layer_time(model, grid, work, rows, machine);
   const double hand_over = grid.pp == 1 ? 0 : rows * 4 * number(model.hidden) / machine.link + machine.latency;
   const double exchange = std::max(layers * block.exchange, hand_over - layers * block.compute);
 
   PassTime time;
   time.compute = steps * layers * block.compute;
+  if (work.evaluated > 0) time.compute += steps * rows * head_flops_per_token(model) / machine.flops(work.compute);
   time.exchange = steps * exchange;
   if (!holding.streamed) {
     time.load = load_seconds(number(footprint_of(model, grid, work, holding).weights), ranks, machine);

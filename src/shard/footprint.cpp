@@ -5,6 +5,7 @@
 #include "kernels/cpu_footprint.hpp"
 #include "kernels/fields.hpp"
 #include "kernels/round_up.hpp"
+#include "shard/head.hpp"
 
 namespace reap {
 namespace {
@@ -23,6 +24,7 @@ class Arithmetic {
         stored_{model.fp8                         ? DType::f8_e4m3
                 : model.weight_element_bytes == 4 ? DType::f32
                                                   : DType::bf16},
+        head_stored_{model.embedding_element_bytes == 4 ? DType::f32 : DType::bf16},
         act_{static_cast<std::int64_t>(size_of(activation_dtype(work.compute)))},
         hidden_{model.hidden},
         q_{model.attention.heads * model.attention.head_dim},
@@ -87,6 +89,18 @@ class Arithmetic {
     return 4 * hidden_ * (work_.scratch ? rows_ : rows);  // a block on its way to or from the file
   }
 
+  /// evaluation.cpp and head.cpp, on the last stage.
+  std::int64_t head() const {
+    constexpr std::int64_t kTile = HeadForward::kTileRows;
+    constexpr std::int64_t kResults = 2 * sizeof(Prediction) + sizeof(Divergence);
+    const std::int64_t tiles = std::min<std::int64_t>(work_.evaluated, 2) * kTile * (4 * model_.vocab + act_ * hidden_);
+    const std::int64_t masks = work_.evaluated * most_layers(model_, grid_) * model_.router.experts * 4;
+    return backend_.weight(head_stored_, model_.vocab, hidden_, work_.compute) + tiles +
+           kTile * (4 * hidden_ + 2 * kResults) + 4 * work_.evaluated * rows_ * hidden_ + masks;
+  }
+  /// As it is read.
+  std::int64_t head_tensor() const { return embedding(); }
+
   /// input_block.cpp: the rows of the embedding that a block asks for, as read and as held.
   std::int64_t embedding_rows() const { return 2 * rows_ * hidden_ * model_.embedding_element_bytes; }
 
@@ -103,7 +117,7 @@ class Arithmetic {
   const Grid& grid_;
   const Workload& work_;
   CpuFootprint backend_;
-  DType stored_;
+  DType stored_, head_stored_;
   std::int64_t act_, hidden_, q_, kv_, top_k_, rows_;
 };
 
@@ -127,11 +141,16 @@ Footprint footprint_of(const Model& model, const Grid& grid, const Workload& wor
   need.reading = rank.largest_tensor();
   need.forward = rank.forward();
   need.links = rank.links();
-  need.sums = rank.sums();
+  if (work.evaluated == 0) {
+    need.sums = rank.sums();
+  } else {
+    need.head = rank.head();
+  }
   if (holding.streamed) {
     need.weights = holding.weight_window;
     need.reading += rank.embedding_rows();
     need.hidden = rank.hidden_states(holding.wave_rows);
+    if (work.evaluated > 0) need.reading = std::max(need.reading, rank.head_tensor() - need.weights);
     return need;
   }
   // The first part of a split is never larger than the others: the embedding goes with the smaller stage. It is read
@@ -139,6 +158,7 @@ Footprint footprint_of(const Model& model, const Grid& grid, const Workload& wor
   const std::int64_t first = layer_range(model.layers, grid.pp, 0).size() * rank.layer() + rank.embedding();
   need.weights = std::max(most_layers(model, grid) * rank.layer(), first);
   need.reading = std::max(need.reading, 2 * rank.embedding() - need.weights);
+  if (work.evaluated > 0) need.reading = std::max(need.reading, rank.head_tensor() - need.weights);
   return need;
 }
 

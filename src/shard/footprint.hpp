@@ -8,7 +8,7 @@
 
 namespace reap {
 
-/// Bytes by which a rank grows at most during a calibration pass, the most of any rank of the grid. Not counted is what
+/// Bytes by which a rank grows at most during a pass, the most of any rank of the grid. Not counted is what
 /// the program takes before it: MPI's buffers, the headers of the checkpoint.
 struct Footprint {
   std::int64_t program = 0;  // code of the libraries once it is used, products compiled at run time, stacks
@@ -18,7 +18,8 @@ struct Footprint {
   std::int64_t links = 0;    // blocks between stages, rows between expert shards
   std::int64_t hidden = 0;   // streamed: the hidden states of a wave
   std::int64_t sums = 0;     // of the own layers and, in the end, of all
-  std::int64_t total() const { return program + weights + reading + forward + links + hidden + sums; }
+  std::int64_t head = 0;     // evaluation: the output projection, logits, final hidden states of a block's variants
+  std::int64_t total() const { return program + weights + reading + forward + links + hidden + sums + head; }
 };
 
 /// With expert shards the router is taken to spread its slots evenly over them.

@@ -19,7 +19,7 @@ std::int64_t Workload::max_rows() const {
 std::int64_t Workload::column_rows(int columns) const {
   std::vector<std::int64_t> rows(static_cast<std::size_t>(columns));
   for (std::size_t i = 0; i < blocks.size(); ++i) rows[i % rows.size()] += blocks[i].rows();
-  return *std::max_element(rows.begin(), rows.end());
+  return *std::max_element(rows.begin(), rows.end()) * variants();
 }
 
 Workload workload_of(const Samples& samples, std::int64_t block_tokens) {
@@ -45,6 +45,10 @@ double layer_flops_per_token(const Model& model, double mean_context) {
   const double experts = 6.0 * static_cast<double>(model.router.top_k * model.expert.inner) * hidden;
   const double router = 2 * hidden * static_cast<double>(model.router.experts);
   return projections + attention + experts + router;
+}
+
+double head_flops_per_token(const Model& model) {
+  return 2 * static_cast<double>(model.hidden) * static_cast<double>(model.vocab);
 }
 
 }  // namespace reap

@@ -9,7 +9,7 @@
 
 namespace reap {
 
-/// What a calibration pass is over and how it computes, as far as memory and time depend on it.
+/// What a pass is over and how it computes, as far as memory and time depend on it.
 struct Workload {
   std::vector<Block> blocks;
   std::int64_t longest_sample = 0;  // tokens
@@ -19,10 +19,13 @@ struct Workload {
   CpuIsa isa = CpuIsa::automatic;
   int threads = 1;       // per rank
   bool scratch = false;  // hidden states of a wave lie in a file
+  std::int64_t evaluated = 0;  // variants of the model whose predictions are compared; 0 = a calibration pass
+
+  std::int64_t variants() const { return evaluated == 0 ? 1 : evaluated; }
 
   std::int64_t tokens() const;
   std::int64_t max_rows() const;  // of the longest block
-  /// Rows of the column that has most of them, when blocks are dealt to `columns` in turn.
+  /// Rows of the column that has most of them, in all variants, when blocks are dealt to `columns` in turn.
   std::int64_t column_rows(int columns) const;
 };
 
@@ -32,5 +35,7 @@ Workload workload_of(const Samples& samples, std::int64_t block_tokens);
 /// Floating point operations of the forward pass per token and layer: products of the projections, the routed experts
 /// and the router, and attention over the mean context.
 double layer_flops_per_token(const Model& model, double mean_context);
+/// Those of the output projection.
+double head_flops_per_token(const Model& model);
 
 }  // namespace reap
