@@ -17,6 +17,9 @@ class HeadForward {
 
   HeadForward(const Model& model, const Head& head, Backend& backend);
 
+  /// The logits of up to kTileRows rows of x, [rows, hidden], in the backend's memory until the next call.
+  const float* tile(const float* x, std::int64_t rows);
+
   /// Calls `use` for tile after tile of x, [rows, hidden].
   /// @param use  given the first row of the tile, its rows, and logits [tile rows, vocab] in the backend's memory
   void logits(const float* x, std::int64_t rows,
