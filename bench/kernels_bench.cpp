@@ -6,6 +6,8 @@
 // "ours" is Backend::matmul or Backend::experts, all of it: gathering rows, expanding weights, silu, norms. Both take
 // turns and the best time of each counts, because other work on the machine only ever slows one down. One thread is
 // timed by its own clock, which stands still while other programs have the processor.
+//
+// "sums" lines set what the pass collects besides against the experts' products of the same tokens, ours.
 
 #include <fmt/format.h>
 #include <omp.h>
@@ -182,6 +184,48 @@ void bench_experts(const Setting& s, std::int64_t hidden, std::int64_t inner, st
          static_cast<double>(slots) * (2 * first.seconds_per_row() + second.seconds_per_row()), ours);
 }
 
+/// Sums over the outputs of tokens, each of which chooses 8 of the experts, beside the experts' products.
+void bench_sums(const Setting& s, std::int64_t hidden, std::int64_t inner, std::int64_t experts) {
+  const std::string line = title(s, fmt::format("sums {} [{}, {}]", experts, inner, hidden));
+  if (line.find(s.only) == std::string::npos) return;
+  constexpr std::int64_t kTopK = 8;
+  std::mt19937 random(1);
+  const auto backend = make_cpu_backend(s.compute, s.threads, CpuIsa::automatic);
+  const Weights up(s.stored, inner, hidden, random), down(s.stored, hidden, inner, random);
+  const auto first = backend->pack(up.source, s.compute), second = backend->pack(down.source, s.compute);
+  const std::vector<ExpertWeights> weights(static_cast<std::size_t>(experts), {first.get(), first.get(), second.get()});
+  const std::int64_t slots = kRows * kTopK;
+  std::vector<std::int32_t> expert, order(static_cast<std::size_t>(slots)), position(order);
+  for (std::int32_t row = 0; row < kRows; ++row) {  // ascending, with a spread over all
+    for (std::int32_t k = 0; k < kTopK; ++k) {
+      const auto step = static_cast<std::int32_t>(experts / kTopK);
+      expert.push_back(k * step + static_cast<std::int32_t>(random() % static_cast<std::uint32_t>(step)));
+    }
+  }
+  std::vector<std::int64_t> start(static_cast<std::size_t>(experts) + 1);
+  backend->group_slots(expert.data(), slots, 0, experts, order.data(), position.data(), start.data());
+  for (std::int32_t& slot : order) slot /= kTopK;
+  const auto x = activations(*backend, kRows * hidden), f = activations(*backend, slots * hidden);
+  const std::vector<float> gate(expert.size(), 0.125f);
+  std::vector<float> norm(expert.size()), max_abs(expert.size());
+  std::vector<std::int64_t> pairs(static_cast<std::size_t>(pair_count(experts) * kDigits));
+  std::vector<std::int64_t> outputs(static_cast<std::size_t>(experts * hidden));
+  std::int64_t bad = 0;
+  const auto time = [&](const std::function<void()>& work) { return race(s, work, {}); };
+  const double products =
+      time([&] { backend->experts(x.data(), order.data(), start, weights, f.data(), norm.data(), max_abs.data()); });
+  const double of_pairs = time([&] {
+    backend->accumulate_pairs(expert.data(), gate.data(), f.data(), position.data(), kRows, kTopK, hidden, experts,
+                              pairs.data(), &bad);
+  });
+  const double of_outputs = time([&] {
+    backend->accumulate_outputs(expert.data(), f.data(), position.data(), kRows, kTopK, hidden, outputs.data());
+  });
+  fmt::print("{} of the experts' time: pairs {:.2f} %, outputs {:.2f} %\n", line, 100 * of_pairs / products,
+             100 * of_outputs / products);
+  std::fflush(stdout);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -199,6 +243,7 @@ int main(int argc, char** argv) {
       bench_experts(setting, 3072, 1536, 8, 128);
       bench_experts(setting, 256, 128, 64, 256);
       bench_experts(setting, 128, 64, 32, 512);
+      bench_sums(setting, 3072, 1536, 16);
     }
   }
 }

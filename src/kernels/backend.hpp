@@ -10,6 +10,7 @@
 #include "kernels/buffer.hpp"
 #include "kernels/dtype.hpp"
 #include "kernels/fields.hpp"
+#include "kernels/pairs.hpp"
 
 namespace reap {
 
@@ -183,6 +184,25 @@ class Backend {
                           float* max_abs_table,          // [groups, experts] max=
                           std::int64_t* bad_slot) = 0;   // [1] lowered to the first slot whose value is not finite or
                                                          // out of range; such a slot is not added
+
+  /// Adds g_i g_j <f_i, f_j> of every token, for each pair i <= j of its experts, to the sums of one layer: a term is
+  /// computed once in fp64, in an order that follows from `hidden` alone, and added exactly as signed digits.
+  virtual void accumulate_pairs(const std::int32_t* expert,    // [rows, top_k] in [0, experts), ascending in each row
+                                const float* gate_value,       // [rows, top_k]
+                                const void* f,                 // [slots, hidden] act, by grouped place
+                                const std::int32_t* position,  // [rows, top_k] grouped place
+                                std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t experts,
+                                std::int64_t* sums,            // [pair_count(experts), kDigits] +=, by pair_index()
+                                std::int64_t* bad_slot) = 0;   // [1] lowered to the first slot with a term that is not
+                                                               // finite or out of range; such a term is not added
+
+  /// Adds the elements of f of every slot to those of its expert, each rounded to nearest even in kOutputFractionBits.
+  /// The sums mean something only where count * max_abs of an expert is below 2^31: the caller checks.
+  virtual void accumulate_outputs(const std::int32_t* expert,    // [rows, top_k] in [0, experts)
+                                  const void* f,                 // [slots, hidden] act, by grouped place
+                                  const std::int32_t* position,  // [rows, top_k] grouped place
+                                  std::int64_t rows, std::int64_t top_k, std::int64_t hidden,
+                                  std::int64_t* sums) = 0;       // [experts, hidden] +=
 
   /// The prediction of each row. A row with a logit that is not finite has an nll that is not finite.
   virtual void predict(const float* logits,          // [rows, vocab]

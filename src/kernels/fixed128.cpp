@@ -89,4 +89,40 @@ double to_double(std::span<const std::int64_t, kDigits> digits, int fraction_bit
   return std::ldexp(static_cast<double>(leading | sticky), width - fraction_bits);
 }
 
+bool to_signed_digits(double value, int fraction_bits, Digits& digits) {
+  if (!to_digits(std::abs(value), fraction_bits, digits)) return false;
+  if (value < 0) {
+    for (std::int64_t& digit : digits) digit = -digit;
+  }
+  return true;
+}
+
+bool normalise_signed(std::span<std::int64_t, kDigits> digits) {
+  __extension__ using SignedWide = __int128;
+  constexpr SignedWide kHighest = SignedWide{1} << (kSumBits - (kDigits - 1) * kDigitBits);
+  Digits canonical{};
+  SignedWide carry = 0;
+  for (std::size_t i = 0; i < kDigits; ++i) {
+    const SignedWide sum = digits[i] + carry;
+    if (i + 1 == kDigits && (sum < -kHighest || sum >= kHighest)) return false;
+    carry = sum >> kDigitBits;  // towards minus infinity
+    canonical[i] = static_cast<std::int64_t>(i + 1 == kDigits ? sum : sum - (carry << kDigitBits));
+  }
+  std::ranges::copy(canonical, digits.begin());
+  return true;
+}
+
+double signed_to_double(std::span<const std::int64_t, kDigits> digits, int fraction_bits) {
+  if (digits.back() >= 0) return to_double(digits, fraction_bits);
+  Digits magnitude{};
+  std::int64_t borrow = 0;
+  for (std::size_t i = 0; i < kDigits; ++i) {
+    magnitude[i] = -digits[i] - borrow;
+    if (i + 1 == kDigits) break;
+    borrow = magnitude[i] < 0 ? 1 : 0;
+    magnitude[i] += borrow << kDigitBits;
+  }
+  return -to_double(magnitude, fraction_bits);
+}
+
 }  // namespace reap

@@ -27,4 +27,16 @@ bool normalise(std::span<std::int64_t, kDigits> digits);
 /// The sum as a double, rounded once to nearest even. Digits need not be normalised.
 double to_double(std::span<const std::int64_t, kDigits> digits, int fraction_bits);
 
+// The same for reals of either sign. A negative one has the digits of its magnitude, each negated; the canonical form
+// carries downwards, so that only the highest digit, in [-2^31, 2^31), is negative when the sum is.
+
+/// @return false, with `digits` untouched, when value is not finite or its magnitude does not fit in 127 bits
+bool to_signed_digits(double value, int fraction_bits, Digits& digits);
+
+/// @return false, with `digits` untouched, when the sum is outside [-2^127, 2^127)
+bool normalise_signed(std::span<std::int64_t, kDigits> digits);
+
+/// @param digits  normalised
+double signed_to_double(std::span<const std::int64_t, kDigits> digits, int fraction_bits);
+
 }  // namespace reap

@@ -171,6 +171,99 @@ TEST(ToDouble, EqualsTheConversionOf128Bits) {
 
 TEST(ToDouble, RefusesNegativeDigits) { EXPECT_THROW(to_double(Digits{-1, 0, 0, 0}, 64), Error); }
 
+Digits split_signed(double value, int fraction_bits) {
+  Digits digits{-1, -1, -1, -1};
+  EXPECT_TRUE(to_signed_digits(value, fraction_bits, digits)) << value;
+  return digits;
+}
+
+TEST(SignedDigits, AreThoseOfTheMagnitudeNegated) {
+  EXPECT_EQ(split_signed(-1.5, 64), (Digits{0, -0x80000000LL, -1, 0}));
+  EXPECT_EQ(split_signed(-0x1p-64, 64), (Digits{-1, 0, 0, 0}));
+  EXPECT_EQ(split_signed(-0.0, 64), (Digits{}));
+  EXPECT_EQ(split_signed(-2.5, 0)[0], -2);  // to nearest even, as its magnitude
+  EXPECT_EQ(split_signed(-std::numeric_limits<double>::denorm_min(), 64), (Digits{}));
+  EXPECT_EQ(split_signed(1.5, 64), split(1.5, 64));
+}
+
+TEST(SignedDigits, RefuseWhatDoesNotFit) {
+  Digits untouched{1, 2, 3, 4};
+  for (const double value :
+       {0x1p63, -0x1p63, -std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    EXPECT_FALSE(to_signed_digits(value, 64, untouched)) << value;
+  }
+  EXPECT_EQ(untouched, (Digits{1, 2, 3, 4}));
+  EXPECT_EQ(split_signed(-std::nextafter(0x1p63, 0.0), 64), (Digits{0, 0, -0xfffffc00LL, -0x7fffffff}));
+}
+
+TEST(NormaliseSigned, CarriesDownwards) {
+  Digits digits{-1, 0, 0, 0};
+  EXPECT_TRUE(normalise_signed(digits));
+  EXPECT_EQ(digits, (Digits{kFull, kFull, kFull, -1}));
+  EXPECT_TRUE(normalise_signed(digits));  // the canonical form stays
+  EXPECT_EQ(digits, (Digits{kFull, kFull, kFull, -1}));
+  Digits mixed{1, -1, 2, 0};
+  EXPECT_TRUE(normalise_signed(mixed));
+  EXPECT_EQ(mixed, (Digits{1, kFull, 1, 0}));
+}
+
+TEST(NormaliseSigned, LeavesSumsOfMagnitudesAsNormaliseDoes) {
+  std::mt19937_64 random(5);
+  for (int i = 0; i < 20000; ++i) {
+    Digits digits{};
+    for (std::int64_t& digit : digits) digit = static_cast<std::int64_t>(random() >> (3 + random() % 60));
+    digits[3] >>= 34;
+    Digits expected = digits;
+    ASSERT_TRUE(normalise(expected));
+    ASSERT_TRUE(normalise_signed(digits));
+    ASSERT_EQ(digits, expected);
+  }
+}
+
+TEST(NormaliseSigned, RefusesWhatDoesNotFit) {
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
+  for (const Digits& wrong : {Digits{0, 0, 0, std::int64_t{1} << 31}, Digits{kFull + 1, kFull, kFull, 0x7fffffff},
+                              Digits{0, 0, 0, -(std::int64_t{1} << 31) - 1}, Digits{-1, 0, 0, -(std::int64_t{1} << 31)},
+                              Digits{kMost, kMost, kMost, kMost}, Digits{kLeast, kLeast, kLeast, kLeast}}) {
+    Digits digits = wrong;
+    EXPECT_FALSE(normalise_signed(digits));
+    EXPECT_EQ(digits, wrong);
+  }
+  Digits lowest{0, 0, 0, -(std::int64_t{1} << 31)};
+  EXPECT_TRUE(normalise_signed(lowest));
+  EXPECT_EQ(signed_to_double(lowest, 64), -0x1p63);
+}
+
+TEST(SignedToDouble, IsTheNegativeOfTheMagnitude) {
+  EXPECT_EQ(signed_to_double(Digits{0, 0, 0, -1}, 96), -1.0);
+  EXPECT_EQ(signed_to_double(Digits{kFull, kFull, kFull, -1}, 64), -0x1p-64);
+  std::mt19937_64 random(6);
+  for (int i = 0; i < 100000; ++i) {
+    Digits digits{};
+    for (std::int64_t& digit : digits) digit = static_cast<std::int64_t>(random() >> (3 + random() % 60));
+    digits[3] >>= 34;
+    Digits negative{};
+    for (std::size_t d = 0; d < kDigits; ++d) negative[d] = -digits[d];
+    ASSERT_TRUE(normalise_signed(negative));
+    ASSERT_EQ(signed_to_double(negative, 64), -to_double(digits, 64));
+  }
+}
+
+TEST(Fixed128, ASumOfSignedDigitsIsTheSumOfValues) {
+  std::mt19937_64 random(7);
+  Digits sum{};
+  std::int64_t expected = 0;
+  for (int i = 0; i < 10000; ++i) {
+    const std::int64_t units = static_cast<std::int64_t>(random() >> 15) - (std::int64_t{1} << 48);
+    const Digits digits = split_signed(static_cast<double>(units) * 0x1p-48, 48);
+    for (std::size_t d = 0; d < kDigits; ++d) sum[d] += digits[d];
+    expected += units;
+  }
+  ASSERT_TRUE(normalise_signed(sum));
+  EXPECT_EQ(signed_to_double(sum, 0), static_cast<double>(expected));
+}
+
 TEST(Fixed128, ASumOfDigitsIsTheSumOfValues) {
   std::mt19937_64 random(4);
   Digits sum{};

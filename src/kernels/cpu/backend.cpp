@@ -103,6 +103,18 @@ void CpuBackend::accumulate(const std::int32_t* expert, const float* gate_value,
                   bad_slot);
 }
 
+void CpuBackend::accumulate_pairs(const std::int32_t* expert, const float* gate_value, const void* f,
+                                  const std::int32_t* position, std::int64_t rows, std::int64_t top_k,
+                                  std::int64_t hidden, std::int64_t experts, std::int64_t* sums,
+                                  std::int64_t* bad_slot) {
+  cpu::accumulate_pairs(run_, expert, gate_value, f, position, rows, top_k, hidden, experts, sums, bad_slot);
+}
+
+void CpuBackend::accumulate_outputs(const std::int32_t* expert, const void* f, const std::int32_t* position,
+                                    std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) {
+  cpu::accumulate_outputs(run_, expert, f, position, rows, top_k, hidden, sums);
+}
+
 void CpuBackend::predict(const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
                          Prediction* prediction) {
   cpu::predict(run_, logits, target, rows, vocab, prediction);

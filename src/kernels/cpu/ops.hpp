@@ -66,6 +66,13 @@ void accumulate(const Run& run, const std::int32_t* expert, const float* gate_va
                 std::int64_t top_k, std::int64_t experts, std::int64_t* sums, float* max_abs_table,
                 std::int64_t* bad_slot);
 
+void accumulate_pairs(const Run& run, const std::int32_t* expert, const float* gate_value, const void* f,
+                      const std::int32_t* position, std::int64_t rows, std::int64_t top_k, std::int64_t hidden,
+                      std::int64_t experts, std::int64_t* sums, std::int64_t* bad_slot);
+
+void accumulate_outputs(const Run& run, const std::int32_t* expert, const void* f, const std::int32_t* position,
+                        std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums);
+
 void predict(const Run& run, const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
              Prediction* prediction);
 

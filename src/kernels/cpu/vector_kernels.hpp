@@ -24,6 +24,9 @@ void f8_to_bf16(const std::uint8_t* from, std::int64_t count, float scale, bf16*
 void round_to_bf16(const float* from, std::int64_t count, float* to);
 void silu_mul(const float* gate, const float* up, std::int64_t count, float* product);
 double square_sum_and_max(const float* x, std::int64_t count, float* max_abs);
+void pair_dots(const void* f, bool is_bf16, const std::int32_t* position, std::int64_t top_k, std::int64_t width,
+               double* dots);
+void add_fixed(const void* from, bool is_bf16, std::int64_t first, std::int64_t count, std::int64_t* sums);
 float max_of(const float* x, std::int64_t count, std::int64_t* place);
 double exp_sum(const float* x, std::int64_t count, float max);
 void divergence(const float* p, float p_max, const float* q, float q_max, std::int64_t count, double shift,

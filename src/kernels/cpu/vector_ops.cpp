@@ -21,6 +21,8 @@ const VectorOps& vector_ops() {
       .round_to_bf16 = round_to_bf16,
       .silu_mul = silu_mul,
       .square_sum_and_max = square_sum_and_max,
+      .pair_dots = pair_dots,
+      .add_fixed = add_fixed,
       .max_of = max_of,
       .exp_sum = exp_sum,
       .divergence = divergence,

@@ -63,6 +63,13 @@ struct VectorOps {
   /// Sum of squares in fp64; the largest magnitude, NaN above all, goes to `max_abs`.
   double (*square_sum_and_max)(const float* x, std::int64_t count, float* max_abs);
 
+  /// dots = <f[position[i]], f[position[j]]> in fp64 for the pairs i <= j < top_k, by pair_index(); f as in combine().
+  void (*pair_dots)(const void* f, bool is_bf16, const std::int32_t* position, std::int64_t top_k, std::int64_t width,
+                    double* dots);
+
+  /// sums += elements [first, first + count) of `from`, fp32 or bf16, in units of 2^-kOutputFractionBits.
+  void (*add_fixed)(const void* from, bool is_bf16, std::int64_t first, std::int64_t count, std::int64_t* sums);
+
   /// The largest value and its place, the first of equals; NaN is passed over. count > 0.
   float (*max_of)(const float* x, std::int64_t count, std::int64_t* place);
   /// Sum of e^(x - max) in fp64, no x above max; NaN when an x is not finite.

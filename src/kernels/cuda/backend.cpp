@@ -158,6 +158,18 @@ void CudaBackend::accumulate(const std::int32_t* expert, const float* gate_value
                    max_abs_table, bad_slot);
 }
 
+void CudaBackend::accumulate_pairs(const std::int32_t* expert, const float* gate_value, const void* f,
+                                  const std::int32_t* position, std::int64_t rows, std::int64_t top_k,
+                                  std::int64_t hidden, std::int64_t experts, std::int64_t* sums,
+                                  std::int64_t* bad_slot) {
+  cuda::accumulate_pairs(begin(), expert, gate_value, f, position, rows, top_k, hidden, experts, sums, bad_slot);
+}
+
+void CudaBackend::accumulate_outputs(const std::int32_t* expert, const void* f, const std::int32_t* position,
+                                    std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) {
+  cuda::accumulate_outputs(begin(), expert, f, position, rows, top_k, hidden, sums);
+}
+
 void CudaBackend::predict(const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
                           Prediction* prediction) {
   cuda::predict(begin(), logits, target, rows, vocab, prediction);

@@ -47,6 +47,11 @@ class CudaBackend final : public Backend {
   void accumulate(const std::int32_t* expert, const float* gate_value, const float* norm, const float* max_abs,
                   const std::int32_t* position, const std::int32_t* group, std::int64_t rows, std::int64_t top_k,
                   std::int64_t experts, std::int64_t* sums, float* max_abs_table, std::int64_t* bad_slot) override;
+  void accumulate_pairs(const std::int32_t* expert, const float* gate_value, const void* f,
+                        const std::int32_t* position, std::int64_t rows, std::int64_t top_k, std::int64_t hidden,
+                        std::int64_t experts, std::int64_t* sums, std::int64_t* bad_slot) override;
+  void accumulate_outputs(const std::int32_t* expert, const void* f, const std::int32_t* position, std::int64_t rows,
+                          std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) override;
   void predict(const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
                Prediction* prediction) override;
   void diverge(const float* p_logits, const Prediction* p, const float* q_logits, const Prediction* q,

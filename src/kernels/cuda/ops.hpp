@@ -49,6 +49,13 @@ void accumulate(const Launch& launch, const std::int32_t* expert, const float* g
                 std::int64_t top_k, std::int64_t experts, std::int64_t* sums, float* max_abs_table,
                 std::int64_t* bad_slot);
 
+// accumulate_outputs.cu
+void accumulate_pairs(const Launch& launch, const std::int32_t* expert, const float* gate_value, const void* f,
+                      const std::int32_t* position, std::int64_t rows, std::int64_t top_k, std::int64_t hidden,
+                      std::int64_t experts, std::int64_t* sums, std::int64_t* bad_slot);
+void accumulate_outputs(const Launch& launch, const std::int32_t* expert, const void* f, const std::int32_t* position,
+                        std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums);
+
 // predictions.cu
 void predict(const Launch& launch, const float* logits, const std::int32_t* target, std::int64_t rows,
              std::int64_t vocab, Prediction* prediction);
