@@ -29,9 +29,7 @@ class Observation final : public PassSink {
 Saliency all_observe(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend,
                      const PassEvents& events) {
   Observation observation(world, plan, backend);
-  all_pass(world, pulse, plan, backend, observation, events);
-  Snapshot end;
-  observation.all_sum(end);
+  Snapshot end = all_pass(world, pulse, plan, backend, observation, events);
   std::int64_t tokens = 0;
   for (const Block& block : plan.blocks) tokens += block.rows();
   end.saliency.check_conservation(tokens, plan.model.router.top_k);

@@ -79,12 +79,16 @@ class Pass {
     }
   }
 
-  void all_run() {
+  Snapshot all_run() {
     all_or_drop([&] { all_prepare_weights(); });
     for (const Schedule::Wave& wave : schedule_.waves()) run_wave(wave);
     wait_for([&] { return link_->flushed(); }, "wait until the next stage has the last block");
     cut_.finish();
     wait_for([&] { return cut_.over(); }, "wait for the other ranks to finish");
+    Snapshot end;
+    sink_.all_sum(end);
+    world_.all_barrier();  // the words that say so reach others only while this rank still waits for somebody
+    return end;
   }
 
   /// While this rank waits for whatever it is.
@@ -363,12 +367,12 @@ void PassSink::layer(std::int64_t, const BlockRows&, const LayerTrace&) {}
 void PassSink::last(const Block&, std::int64_t, const BlockRows&, const float*) {}
 void PassSink::all_sum(Snapshot&) {}
 
-void all_pass(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend, PassSink& sink,
-              const PassEvents& events) {
+Snapshot all_pass(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend, PassSink& sink,
+                  const PassEvents& events) {
   REAP_CHECK(!plan.blocks.empty() && !plan.variants.empty(), "a pass over no blocks");
   Pass pass(world, pulse, plan, backend, sink, events);
   const WhileWaiting polling(world, [&] { pass.poll(); });
-  pass.all_run();
+  return pass.all_run();
 }
 
 }  // namespace reap

@@ -53,17 +53,17 @@ class PassSink {
   /// A block has been through the last layer of the model. Its variants come in their order, one after the other.
   /// @param x  [rows, hidden] before the final norm
   virtual void last(const Block& block, std::int64_t variant, const BlockRows& rows, const float* x);
-  /// Adds the sums over all ranks so far to what is to be saved. Collective.
+  /// Adds the sums over all ranks so far to what is to be saved, or to the result. Collective.
   virtual void all_sum(Snapshot& snapshot);
 };
 
 /// A pass of this rank: takes the blocks of its column through its layers and hands them on to the next stage.
-/// Collective over `world`.
+/// Collective over `world`. @return what the sink has summed
 /// Errors of loading are shared by all ranks; an error of the pass itself is thrown on the rank that it happened on
 /// while the others wait for it: the caller has to end the whole job (MPI_Abort).
 /// @throws Error(bad_input), Error(io), Error(peer), and what the sink throws;
 ///         SharedError(stopped) when a rank wished to stop and the state is saved, or weights were still being read
-void all_pass(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend, PassSink& sink,
-              const PassEvents& events = {});
+Snapshot all_pass(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend, PassSink& sink,
+                  const PassEvents& events = {});
 
 }  // namespace reap
