@@ -79,6 +79,14 @@ class RecordingBackend : public Backend {
                   std::int64_t*) override {
     unused();
   }
+  void accumulate_pairs(const std::int32_t*, const float*, const void*, const std::int32_t*, std::int64_t, std::int64_t,
+                        std::int64_t, std::int64_t, std::int64_t*, std::int64_t*) override {
+    unused();
+  }
+  void accumulate_outputs(const std::int32_t*, const void*, const std::int32_t*, std::int64_t, std::int64_t,
+                          std::int64_t, std::int64_t*) override {
+    unused();
+  }
   void predict(const float*, const std::int32_t*, std::int64_t, std::int64_t, Prediction*) override { unused(); }
   void diverge(const float*, const Prediction*, const float*, const Prediction*, std::int64_t, std::int64_t,
                Divergence*) override {
