@@ -101,7 +101,7 @@ def sweep(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     variants = []
     for (criterion, ratio), growth in growths.items():
-        name = f"{criterion}-{ratio}"
+        name = name_of(criterion, ratio)
         digest = xxhash.xxh3_128_hexdigest((folder / f"{name}.plan.json").read_bytes())
         kept = EXPERTS - math.floor(EXPERTS * ratio)
         head = {"name": name, "criterion": criterion, "ratio": ratio, "kept": kept, "plan_digest": digest}
@@ -112,6 +112,31 @@ def sweep(folder: Path) -> dict[str, Any]:
         "numerics": "made up", "domains": list(DOMAINS), "calibration": CALIBRATION_DIGEST,
         "base": _measured(None), "variants": variants,
     }  # fmt: skip
+
+
+def stability() -> dict[str, Any]:
+    """What `reap_dist inspect --json` says: layer 2 is the least sure, and `frequency` has no noise."""
+    cuts = []
+    for criterion in CRITERIA:
+        for ratio in RATIOS:
+            kept = EXPERTS - math.floor(EXPERTS * ratio)
+            changes = [0.5, 0.25, 1.5, None, 0.75]
+            noise = {"dispersion": [1.0] * LAYERS, "margin": [2.0, 3.0, 0.1, None, 1.0], "changes": changes}
+            overlap = [[1.0, 0.8, 0.5], [0.8, 1.0, 0.6], [0.5, 0.6, 1.0]]
+            cuts.append({
+                "criterion": criterion, "ratio": ratio, "kept": kept, "halves": [1.0, 0.9, 0.8, 1.0, 0.95],
+                "noise": None if criterion == "frequency" else noise,
+                "domains": {"names": list(DOMAINS), "overlap": overlap, "only": [[[1], [2, 3], [], [], []]] * 3},
+            })  # fmt: skip
+    return {
+        "format": "reap-stability", "version": 1, "model": {"type": "made_up", "digest": MODEL_DIGEST},
+        "calibration": CALIBRATION_DIGEST, "layers": LAYERS, "experts": EXPERTS, "top_k": TOP_K, "cuts": cuts,
+    }  # fmt: skip
+
+
+def name_of(criterion: str, ratio: float) -> str:
+    """As a run calls its outputs."""
+    return f"{criterion.replace(':', '_')}-{ratio}"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -125,8 +150,9 @@ def write_folder(folder: Path) -> Path:
     write_saliency(folder / "saliency.h5")
     for criterion in CRITERIA:
         for ratio in RATIOS:
-            write_json(folder / f"{criterion}-{ratio}.plan.json", plan(criterion, ratio))
+            write_json(folder / f"{name_of(criterion, ratio)}.plan.json", plan(criterion, ratio))
     write_json(folder / "sweep.json", sweep(folder))
+    write_json(folder / "stability.json", stability())
     phases = [("load", "bytes", 5_000_000, 0.02), ("observe", "tokens", 3600, 2.0)]
     phases += [("write", "bytes", 4_000_000, 0.03), ("write", "bytes", 2_000_000, 0.01)]
     log = {

@@ -86,7 +86,7 @@ def test_overview(run: Run, folder: Path) -> None:
         "7.538",
         "18 of 24",
     ]
-    assert row(reader, "reap:0.5-0.25")[0] == "reap:0.5-0.25 least KL"
+    assert row(reader, "reap_0.5-0.25")[0] == "reap_0.5-0.25 least KL"
     assert row(reader, "reap-0.5")[0] == "reap-0.5 least KL"
     assert row(reader, "unpruned")[-2:] == ["7.389", "24"]
     assert "reap:0.5 stays closest to the unpruned model: perplexity +1.5 %" in text
@@ -121,6 +121,59 @@ def test_other_sections(run: Run, folder: Path) -> None:
     assert f"{starved} of 120 experts were judged by fewer than 100 tokens; of these" in text
     for fact in (report_folder.MODEL_DIGEST, report_folder.CALIBRATION_DIGEST, "e5" * 16, "4 on n1 and n2"):
         assert fact in text
+
+
+def test_stability(run: Run, folder: Path) -> None:
+    text, reader = report(run, folder)
+    rows = [row for row in reader.rows if row and row[0] == "reap-0.5"]
+    assert rows[-1] == ["reap-0.5", "12", "93.0 %; 80.0 % in layer 2", "3.0; 1.5 in layer 2", "1.5; 0.1 in layer 2"]
+    unknown = [row for row in reader.rows if row and row[0] == "frequency-0.5"][-1]
+    assert unknown[-2:] == ["not known", "not known"]
+    assert row(reader, "chat") != [] and ["prose", "", "80 %", "50 %", "3"] in reader.rows
+    assert "reap-0.5 keeps 93.0 % (3 of 60 would change with other samples)" in text
+    assert '<figure id="halves">' in text and '<figure id="changes">' in text
+
+
+def program(path: Path, script: str) -> Path:
+    """A program that stands in for reap_dist."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_reap_dist_is_asked(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "stability.json").rename(tmp_path / "answer.json")
+    asked = tmp_path / "asked"
+    good = program(tmp_path / "good", f'echo "$@" >> "{asked}"; cat "{tmp_path / "answer.json"}"')
+    text, _ = report(run, folder, "--reap-dist", good)
+    assert '<figure id="halves">' in text
+    wishes = "--json --ratio 0.25 0.5 --criterion reap frequency reap:0.5"
+    assert asked.read_text() == f"inspect {folder / 'saliency.h5'} {wishes}\n"
+    # A criterion that it does not know leaves the usual cuts.
+    picky = program(tmp_path / "picky", f'[ $# = 3 ] && cat "{tmp_path / "answer.json"}"')
+    assert '<figure id="halves">' in report(run, folder, "--reap-dist", picky)[0]
+    bad = program(tmp_path / "reap_dist", "echo reap_dist: error: no >&2; exit 3")
+    (folder / "report.html").unlink()
+    fails(run, folder, 3, "--reap-dist: reap_dist: error: no", "--reap-dist", bad)
+    fails(run, folder, 3, "--reap-dist: .*gone", "--reap-dist", tmp_path / "gone")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "reap_dist could not tell: reap_dist: error: no" in report(run, folder)[0]
+    monkeypatch.setenv("PATH", str(folder))
+    assert "reap_dist is not in PATH" in report(run, folder)[0]
+
+
+def test_preserved_experts(run: Run, folder: Path) -> None:
+    def keep_worst(plan: dict) -> None:  # type: ignore[type-arg]
+        layer = plan["layers"][0]
+        worst = min(set(range(24)) - set(layer["keep"]), key=lambda e: layer["score"][e])
+        layer["keep"] = sorted([*layer["keep"][1:], worst])
+        layer["preserved"] = [worst]
+        plan["protect"] = {"code": 0.1}
+
+    (folder / "sweep.json").unlink()
+    edit(folder, "reap-0.5.plan.json", keep_worst)
+    text, _ = report(run, folder, "--plan", "reap-0.5")
+    assert "1 experts stay whatever their score" in text and "protect {&#34;code&#34;: 0.1}" in text
 
 
 def test_nothing_leads_out(run: Run, folder: Path) -> None:
@@ -203,6 +256,14 @@ def edit(folder: Path, name: str, change: Change) -> None:
         ("reap-0.5.plan.json", lambda p: p["layers"][2].update(keep=[1, 99]), r"'layers'\[2\]: 'keep' has to be"),
         ("reap-0.5.plan.json", lambda p: p["layers"][2].update(score=[1]), r"'score' has to be a list of 24"),
         ("reap-0.5.plan.json", lambda p: p.update(model_digest="b"), r"of another model \(digest b\)"),
+        ("reap-0.5.plan.json", lambda p: p["layers"][2].update(keep=[]), r"a layer keeps no expert"),
+        ("stability.json", lambda s: s.update(layers=4), r"'halves' has to be a list of 4"),
+        (
+            "stability.json",
+            lambda s: s["cuts"][0]["domains"].update(overlap=[[1], 2, 3]),
+            r"'overlap' has to be 3 lists",
+        ),
+        ("stability.json", lambda s: s["model"].update(digest="b"), r"stability.json: is of another model"),
         ("run_log.json", lambda r: r.update(phases=3), r"run_log.json: 'phases' has to be a list"),
         ("estimate.json", lambda e: e.pop("machine"), r"estimate.json: 'machine' is missing"),
     ],

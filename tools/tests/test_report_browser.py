@@ -49,7 +49,7 @@ def test_page(page: Path, width: int, dark: bool) -> None:
         assert [url for url in browser.requests if not url.startswith("data:")] == [page.as_uri()]
         assert browser.ask("document.documentElement.scrollWidth") == width, "the page is wider than the screen"
         figures = browser.ask(_FIGURES)
-        assert len(figures) == 2 + 3 + 2 * 2 + 1  # all domains, each domain, two plans twice, usage
+        assert len(figures) == 2 + 3 + 2 * 2 + 1 + 2  # all domains, each domain, two plans twice, usage, stability
         for figure in figures:
             assert figure["width"] > 250 and figure["height"] > 100 and figure["alt"], figure
             shot = browser.picture(figure["x"], figure["y"], figure["width"], figure["height"])

@@ -17,9 +17,9 @@ bytes."""
 
 _REPORT = """\
 Draws the results of `reap_dist run` as one page of HTML that needs nothing else: what each ratio and criterion costs,
-which experts go, how experts are used, where the time went, and how it all came to be. It takes what the folder holds
-(saliency.h5, *.plan.json, sweep.json, run_log.json, metrics.jsonl, estimate.json, calibration.h5) and says what is not
-there. The same files give the same page."""
+which experts go, how sure that is, how experts are used, where the time went, and how it all came to be. It takes what
+the folder holds (saliency.h5, *.plan.json, sweep.json, run_log.json, metrics.jsonl, estimate.json, stability.json,
+calibration.h5) and says what is not there. The same files give the same page."""
 
 _EXAMPLES = """\
 sources:
@@ -191,5 +191,9 @@ def _add_report(commands: Any) -> None:
         ("calibration", "the calibration file, for where its samples come from"),
         ("metrics", "what `reap_dist run --metrics` wrote, for GFLOP/s"),
         ("machine", "what `reap_dist estimate --probe --json` printed, for shares of peak"),
+        ("stability", "what `reap_dist inspect --json` printed of the saliency file, for how sure the cuts are"),
     ):
         files.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)
+    files.add_argument(
+        "--reap-dist", type=Path, metavar="PROGRAM", help="reap_dist, to ask it for that (the one in PATH, if any)"
+    )

@@ -120,7 +120,7 @@ def _report(arguments: argparse.Namespace) -> None:
     if arguments.starved < 1:
         raise UsageError(f"--starved {arguments.starved}: has to be at least 1")
     folder: Path = arguments.folder
-    names = ("saliency", "evaluation", "calibration", "metrics", "machine")
+    names = ("saliency", "evaluation", "calibration", "metrics", "machine", "stability", "reap_dist")
     request = Request(
         given=Given(folder, **{name: getattr(arguments, name) for name in names}),
         output=arguments.output or folder / "report.html",

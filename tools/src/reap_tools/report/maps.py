@@ -74,12 +74,14 @@ def _distance(plan: Plan) -> tuple[Table, list[str]]:
         place = (order - (~plan.kept).sum(axis=1, keepdims=True) + 0.5) / plan.experts
         labels = ["last", "", "cut", "", "first"]
     else:
-        kept = np.where(plan.kept & (plan.score > 0), plan.score, np.inf).min(axis=1)
+        judged = plan.kept & ~plan.exempt & (plan.score > 0)
+        kept = np.where(judged, plan.score, np.inf).min(axis=1)
+        kept = np.where(np.isfinite(kept), kept, plan.score.max(axis=1))
         gone = np.where(plan.kept, 0.0, plan.score).max(axis=1)
         cut = np.where(gone > 0, np.sqrt(kept * np.minimum(gone, kept)), kept)
         with np.errstate(divide="ignore"):
             place = np.log2(plan.score / cut[:, None]) / _OCTAVES
-        labels = ["¼ or less", "½", "cut", "2", "4 times or more"]
+        labels = ["≤ ¼", "½", "cut", "2", "≥ 4"]
     np.copyto(low, 1e-9, where=plan.kept)
     np.copyto(high, -1e-9, where=~plan.kept)
     place = np.clip(place, low, high)
@@ -103,6 +105,10 @@ def plan_maps(plan: Plan) -> list[Picture]:
         f"{stay} experts of each layer stay. The tightest cut is in layer {tightest}, where the last kept and the "
         f"first dropped score are {plan.margin[tightest]:.2g} apart."
     )
+    if plan.exempt.any():
+        facts += (
+            f" {whole(int(plan.exempt.sum()))} experts stay whatever their score, as super experts or for a domain."
+        )
     order = np.lexsort((np.arange(plan.experts) + 0 * plan.score, -plan.score, ~plan.kept), axis=1)
     views = (
         ("id", "expert", distance, "by id", "Blue experts stay, orange ones are dropped; pale ones are near the cut."),

@@ -13,8 +13,9 @@ import matplotlib
 from reap_tools import __version__
 from reap_tools.calibration_file import write_atomically
 from reap_tools.errors import BadInputError, UsageError
-from reap_tools.report import curves, maps, tables
+from reap_tools.report import certainty, curves, maps, tables
 from reap_tools.report.draw import Picture
+from reap_tools.report.plan import Plan
 from reap_tools.report.quality import Quality, starved_fact
 from reap_tools.report.read import Given, Material, read
 from reap_tools.report.words import change, dropped, listed, perplexity, share, small, whole
@@ -35,21 +36,20 @@ class Request:
     starved: int = 100
 
 
-def _shown_plans(material: Material, asked: tuple[str, ...]) -> list[str]:
+def _shown_plans(material: Material, asked: tuple[str, ...]) -> list[Plan]:
     """Plans whose maps are drawn: those asked for; else the sweep's choice or the best of each step; else the first."""
-    names = [plan.name for plan in material.plans]
+    plans = {plan.name: plan for plan in material.plans}
     for name in asked:
-        if name not in names:
-            raise UsageError(f"--plan {name}: the folder has {listed(names)}")
+        if name not in plans:
+            raise UsageError(f"--plan {name}: the folder has {listed(list(plans))}")
     if asked:
-        return list(asked)
+        return [plans[name] for name in dict.fromkeys(asked)]
     if material.evaluation is not None:
-        quality = Quality(material.evaluation, material.shape[1] if material.shape else None)
         chosen = material.evaluation.chosen
-        wanted = [chosen] if chosen else [variant.name for variant in quality.least()]
-        if found := [name for name in wanted if name in names]:
+        wanted = [chosen] if chosen else [variant.name for variant in Quality.of(material.evaluation, material).least()]
+        if found := [plans[name] for name in wanted if name in plans]:
             return found[:_MAPS_AT_MOST]
-    return names[:_MAPS_AT_MOST]
+    return material.plans[:_MAPS_AT_MOST]
 
 
 @dataclass
@@ -58,20 +58,22 @@ class _Page:
 
     maps: list[Picture]
     usage: list[Picture]
+    stability: list[Picture]
     curves: list[Picture]
     domain_curves: list[Picture]
 
     def all(self) -> list[Picture]:
-        return [*self.curves, *self.domain_curves, *self.maps, *self.usage]
+        return [*self.curves, *self.domain_curves, *self.maps, *self.usage, *self.stability]
 
 
-def _draw(material: Material, plans: list[str], quality: Quality | None, starved: int) -> _Page:
-    shown = [plan for name in plans for plan in material.plans if plan.name == name]
-    page = _Page([picture for plan in shown for picture in maps.plan_maps(plan)], [], [], [])
+def _draw(material: Material, shown: list[Plan], quality: Quality | None, starved: int) -> _Page:
+    page = _Page([picture for plan in shown for picture in maps.plan_maps(plan)], [], [], [], [])
     if material.saliency is not None:
         page.usage.append(maps.usage_map(material.saliency, starved))
         if not shown:
             page.maps.append(maps.saliency_map(material.saliency))
+    if material.stability is not None:
+        page.stability = certainty.stability_figures(material.stability, shown)
     if quality is not None and quality.evaluation.variants:
         evaluation, at = quality.evaluation, quality.dropped
         page.curves = [curves.perplexity_curves(evaluation, at), curves.kl_curves(evaluation, at)]
@@ -91,7 +93,7 @@ def _legend(quality: Quality | None) -> list[tuple[str, str]]:
     return [*entries, ("unpruned", curves.swatch("base", None))]
 
 
-def _html(material: Material, request: Request, page: _Page, plans: list[str], quality: Quality | None) -> str:
+def _html(material: Material, request: Request, page: _Page, shown: list[Plan], quality: Quality | None) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("reap_tools.report", "."),
         autoescape=True,
@@ -101,7 +103,11 @@ def _html(material: Material, request: Request, page: _Page, plans: list[str], q
     )
     words: dict[str, Any] = {each.__name__: each for each in (change, dropped, listed, perplexity, share, small, whole)}
     environment.filters["perplexity"] = perplexity
-    fact = starved_fact(material, request.starved, plans)
+    facts = quality.facts() if quality else []
+    if material.stability and (fact := certainty.stability_fact(material.stability, shown)):
+        facts.append(fact)
+    if fact := starved_fact(material.saliency, request.starved, shown):
+        facts.append(fact)
     return environment.get_template("page.html.jinja").render(
         words,
         generator=f"{GENERATOR} {__version__}, matplotlib {matplotlib.__version__}",
@@ -109,11 +115,13 @@ def _html(material: Material, request: Request, page: _Page, plans: list[str], q
         material=material,
         page=page,
         quality=quality,
-        facts=(quality.facts() if quality else []) + ([fact] if fact else []),
+        facts=facts,
         legend=_legend(quality),
-        plans=plans,
+        plans=[plan.name for plan in shown],
         usage=tables.usage_rows(material.saliency, request.starved) if material.saliency else [],
         starved=request.starved,
+        cuts=certainty.cut_rows(material.stability) if material.stability else [],
+        domain_cuts=certainty.shown_cuts(material.stability, shown) if material.stability else [],
         timings=tables.timings(material),
         provenance=tables.provenance(material),
     )
@@ -130,11 +138,11 @@ def make_report(request: Request) -> list[Path]:
     """Reads, draws and writes; returns what was written."""
     _check_output(request.output)
     material = read(request.given)
-    plans = _shown_plans(material, request.plans)
+    shown = _shown_plans(material, request.plans)
     evaluation = material.evaluation
-    quality = Quality(evaluation, material.shape[1] if material.shape else None) if evaluation else None
-    page = _draw(material, plans, quality, request.starved)
-    text = _html(material, request, page, plans, quality)
+    quality = Quality.of(evaluation, material) if evaluation else None
+    page = _draw(material, shown, quality, request.starved)
+    text = _html(material, request, page, shown, quality)
     written = [request.output]
     if request.png is not None:
         request.png.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -31,7 +32,9 @@ class Plan:
     kept: NDArray[np.bool_]  # [L, E]
     score: NDArray[np.float64]  # [L, E]
     count: NDArray[np.int64]  # [L, E]
+    exempt: NDArray[np.bool_]  # [L, E] kept whatever their score: super experts, and those that carry a domain
     margin: NDArray[np.float64]  # [L]
+    wishes: dict[str, Any]  # weights of domains and what they protect, where that was asked for
 
     @property
     def layers(self) -> int:
@@ -44,12 +47,14 @@ class Plan:
         return [int(n) for n in self.kept.sum(axis=1)]
 
 
-def _kept(layer: Fields, experts: int) -> NDArray[np.bool_]:
-    ids = layer.numbers("keep")
-    if any(b <= a for a, b in zip([-1.0, *ids], ids, strict=False)) or not ids or ids[-1] >= experts:
-        raise layer.wrong("keep", f"expert ids below {experts}, ascending")
+def _members(layer: Fields, names: tuple[str, ...], experts: int) -> NDArray[np.bool_]:
+    """Which experts are in any of these lists."""
     row = np.zeros(experts, bool)
-    row[np.array(ids, np.int64)] = True
+    for name in names:
+        ids = layer.numbers(name) if layer.has(name) else []
+        if any(b <= a or b != int(b) for a, b in zip([-1.0, *ids], ids, strict=False)) or (ids and ids[-1] >= experts):
+            raise layer.wrong(name, f"expert ids below {experts}, ascending")
+        row[np.array(ids, np.int64)] = True
     return row
 
 
@@ -62,6 +67,9 @@ def read_plan(path: Path, name: str) -> Plan:
     layers = plan.objects("layers")
     if not layers or experts == 0:
         raise BadInputError(f"{path}: holds no layers")
+    kept = np.array([_members(layer, ("keep",), experts) for layer in layers])
+    if not kept.any(axis=1).all():
+        raise BadInputError(f"{path}: a layer keeps no expert")
     return Plan(
         name=name,
         digest=xxhash.xxh3_128_hexdigest(path.read_bytes()),
@@ -72,8 +80,10 @@ def read_plan(path: Path, name: str) -> Plan:
         ratio=plan.number("ratio"),
         experts=experts,
         top_k=plan.whole("top_k"),
-        kept=np.array([_kept(layer, experts) for layer in layers]),
+        kept=kept,
+        exempt=np.array([_members(layer, ("preserved", "protected"), experts) for layer in layers]),
         score=np.array([layer.numbers("score", experts) for layer in layers]),
         count=np.array([layer.numbers("count", experts) for layer in layers]).astype(np.int64),
         margin=np.array([layer.number("margin") for layer in layers]),
+        wishes={name: plan.any(name) for name in ("domain_weights", "protect") if plan.has(name)},
     )

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from reap_tools.report.evaluation import Evaluation, Variant
+from reap_tools.report.plan import Plan
 from reap_tools.report.read import Material
+from reap_tools.report.saliency import Saliency
 from reap_tools.report.words import change, dropped, listed, perplexity, share, small, whole
 
 _ALL_AT_MOST = 8  # variants that the first table shows without choosing among them
@@ -48,6 +50,11 @@ class Quality:
         self.experts = experts
         self.dropped = dropped_shares(evaluation, experts)
         self._ordered = sorted(evaluation.variants, key=lambda v: (self.dropped[v.name], v.quality.all.kl, v.name))
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, material: Material) -> Quality:
+        """With the number of experts, where a file of the folder tells it."""
+        return cls(evaluation, material.shape[1] if material.shape else None)
 
     def steps(self) -> list[list[Variant]]:
         """The variants of each share of dropped experts, the one with the least KL first."""
@@ -169,14 +176,13 @@ def _shade(growth: float) -> float:
     return min(max(growth, 0.0) / _FULL_SHADE, 1.0)
 
 
-def starved_fact(material: Material, starved: int, plans: list[str]) -> tuple[str, str] | None:
+def starved_fact(saliency: Saliency | None, starved: int, plans: list[Plan]) -> tuple[str, str] | None:
     """How many experts were judged by few tokens, and what plans made of them."""
-    saliency = material.saliency
     if saliency is None:
         return None
     few = saliency.counts() < starved
     if not few.any():
         return "Calibration", f"Every expert was judged by at least {whole(int(saliency.counts().min()))} tokens."
     text = f"{whole(int(few.sum()))} of {whole(few.size)} experts were judged by fewer than {starved} tokens"
-    kept = [f"{plan.name} keeps {whole(int((plan.kept & few).sum()))}" for plan in material.plans if plan.name in plans]
+    kept = [f"{plan.name} keeps {whole(int((plan.kept & few).sum()))}" for plan in plans]
     return "Calibration", text + (f"; of these {listed(kept)}." if kept else ".")

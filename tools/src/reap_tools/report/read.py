@@ -12,6 +12,7 @@ from reap_tools.report.evaluation import Evaluation, read_evaluation
 from reap_tools.report.plan import Plan, read_plan
 from reap_tools.report.run_log import Machine, RunLog, read_gflops, read_machine, read_run_log
 from reap_tools.report.saliency import Saliency, read_saliency
+from reap_tools.report.stability import Stability, ask_reap_dist, stability_of
 
 _PLAN_SUFFIX = ".plan.json"
 _HASHED_AT_ONCE = 1 << 20
@@ -27,6 +28,8 @@ class Given:
     calibration: Path | None = None
     metrics: Path | None = None
     machine: Path | None = None
+    stability: Path | None = None
+    reap_dist: Path | None = None  # the program, where there is no file of stability
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Material:
     gflops: dict[str, float] | None = None
     machine: Machine | None = None
     calibration: Calibration | None = None
+    stability: Stability | None = None
+    no_stability: str = ""  # why there is none
     files: list[InputFile] = field(default_factory=list)
 
     def plan(self, name: str) -> Plan | None:
@@ -106,6 +111,13 @@ def read(given: Given) -> Material:
         material.machine = read_machine(path)
     if path := found(given.calibration, "calibration.h5"):
         material.calibration = read_calibration(path)
+    if path := found(given.stability, "stability.json"):
+        material.stability = stability_of(path.read_bytes(), str(path))
+    elif material.saliency is not None:
+        saliency = given.saliency or given.folder / "saliency.h5"
+        material.stability, material.no_stability = ask_reap_dist(given.reap_dist, saliency, material.plans)
+    else:
+        material.no_stability = "saliency.h5 is not in the folder."
     if material.saliency is None and material.evaluation is None and not material.plans:
         raise BadInputError(
             f"{given.folder}: holds no saliency.h5, no *{_PLAN_SUFFIX} and no sweep.json; name the folder of "
@@ -126,6 +138,11 @@ def _check(material: Material, given: Given) -> None:
             raise BadInputError(f"{where}: its layers and experts are not those of the rest")
     if (evaluation := material.evaluation) is not None:
         _check_evaluation(evaluation, material, given.evaluation or given.folder / "sweep.json")
+    if material.stability is not None and material.stability.model_digest != model:
+        raise BadInputError(
+            f"{given.stability or given.folder / 'stability.json'}: is of another model (digest "
+            f"{material.stability.model_digest}) than the rest ({model})"
+        )
     calibration, saliency = material.calibration, material.saliency
     if calibration is not None and saliency is not None and calibration.digest != saliency.calibration_digest:
         raise BadInputError(

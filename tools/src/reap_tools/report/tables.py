@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from reap_tools.report.plan import Plan
 from reap_tools.report.read import Material
 from reap_tools.report.run_log import Machine, Phase
 from reap_tools.report.saliency import Saliency
@@ -100,6 +101,8 @@ Entry = tuple[str, str]
 def provenance(material: Material) -> list[tuple[str, list[Entry]]]:
     """Groups of names and values: all that it takes to say how the results came to be."""
     groups = [("Model", _model(material)), ("Calibration", _calibration(material))]
+    if material.plans:
+        groups.append(("Plans", [(plan.name, _plan(plan)) for plan in material.plans]))
     if (e := material.evaluation) is not None:
         heldout = f"{whole(e.samples)} samples, {whole(e.tokens)} tokens, domains {listed(list(e.domains))}"
         groups.append(("Held-out text", [("digest", e.heldout_digest), ("holds", heldout), ("compute", e.compute)]))
@@ -111,6 +114,11 @@ def provenance(material: Material) -> list[tuple[str, list[Entry]]]:
     files = [(file.name, f"{whole(file.bytes)} bytes, SHA-256 {file.sha256}") for file in material.files]
     groups.append(("Files that this page was made of", files))
     return groups
+
+
+def _plan(plan: Plan) -> str:
+    wishes = "".join(f", {name.replace('_', ' ')} {json.dumps(value)}" for name, value in plan.wishes.items())
+    return f"criterion {plan.criterion}, ratio {plan.ratio}{wishes}, XXH3 {plan.digest}"
 
 
 def _model(material: Material) -> list[Entry]:
