@@ -97,17 +97,19 @@ const std::vector<Command>& commands() {
        "it\n"
        "works from the file that --saliency names, for example one of merge.\n\n"
        "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n",
-       "model calibration saliency output compute block-tokens pp ep dp device threads cpu-isa memory-budget weights machine "
+       "model calibration saliency output compute block-tokens pp ep dp device threads cpu-isa memory-budget weights "
+       "machine "
        "scratch "
-       "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts seed max-shard-size mtp "
-       "overwrite verify",
+       "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts domain-weight protect seed "
+       "max-shard-size mtp overwrite verify",
        run},
       {"observe", "the calibration pass alone: model + calibration -> saliency file",
        "Needs --model, --calibration and --saliency. The file serves any number of later plans. With --part I/N it is "
        "that\n"
        "of a share, and merge makes the whole of all shares.\n\n"
        "  mpirun -n 8 reap_dist observe --model MiniMax-M2 --calibration calib.h5 --saliency saliency.h5\n",
-       "model calibration saliency part compute block-tokens pp ep dp device threads cpu-isa memory-budget weights machine "
+       "model calibration saliency part compute block-tokens pp ep dp device threads cpu-isa memory-budget weights "
+       "machine "
        "scratch "
        "state checkpoint-minutes overwrite",
        observe},
@@ -122,7 +124,7 @@ const std::vector<Command>& commands() {
        "Needs --saliency and --ratio (or --keep); --plan names the file to write. Without --plan it only shows the "
        "table.\n\n"
        "  reap_dist plan --saliency saliency.h5 --ratio 0.25 --plan plan.json\n",
-       "saliency plan ratio keep criterion keep-multiple preserve-super-experts seed", plan},
+       "saliency plan ratio keep criterion keep-multiple preserve-super-experts domain-weight protect seed", plan},
       {"prune", "model + plan.json -> pruned checkpoint, proved against the source",
        "Needs --model, --plan and --output (the new model's folder).\n\n"
        "  mpirun -n 8 reap_dist prune --model MiniMax-M2 --plan plan.json --output MiniMax-M2-pruned\n",

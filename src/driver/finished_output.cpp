@@ -32,6 +32,8 @@ std::string request_difference(const PlanRequest& a, const PlanRequest& b) {
   if (a.keep_multiple != b.keep_multiple) return fmt::format("was made with --keep-multiple {}", a.keep_multiple);
   if (a.seed != b.seed) return fmt::format("was made with --seed {}", a.seed);
   if (a.preserve_super_experts != b.preserve_super_experts) return "was made with other --preserve-super-experts";
+  if (a.domain_weights != without_ones(b.domain_weights)) return "was made with other --domain-weight";
+  if (a.protect != b.protect) return "was made with other --protect";
   return "";
 }
 

@@ -4,23 +4,18 @@
 #include <vector>
 
 #include "driver/criteria.hpp"
+#include "driver/exemptions.hpp"
 #include "driver/inspect_parts.hpp"
-#include "driver/plan.hpp"
 #include "driver/saliency_file.hpp"
 
 namespace reap {
 namespace {
 
-/// Tokens per domain: every token has top_k slots in the first layer.
 std::string domain_table(const SaliencyFile& file) {
   std::string text = fmt::format("\n  {:<20}{:>12}\n", "domain", "tokens");
-  for (std::size_t domain = 0; domain < file.info.domains.size(); ++domain) {
-    std::int64_t slots = 0;
-    for (std::int64_t half = 0; half < 2; ++half) {
-      const std::int64_t group = static_cast<std::int64_t>(domain) * 2 + half;
-      for (std::int64_t e = 0; e < file.saliency.experts; ++e) slots += file.saliency.count(group, 0, e);
-    }
-    text += inspect_line(file.info.domains[domain], fmt::format("{:>12}", slots / file.info.top_k));
+  const std::vector<std::int64_t> tokens = domain_tokens(file.saliency, file.info.top_k);
+  for (std::size_t domain = 0; domain < tokens.size(); ++domain) {
+    text += inspect_line(file.info.domains[domain], fmt::format("{:>12}", tokens[domain]));
   }
   return text;
 }
@@ -69,8 +64,8 @@ std::string inspect_saliency(const std::filesystem::path& path) {
                                               file.saliency.layers, info.top_k));
   text += domain_table(file);
 
-  const FieldTotals total = totals(file.saliency);
-  const std::vector<double> reap = scores(total, "reap", 0);
+  const WeightedTotals total = whole_totals(file.saliency);
+  const std::vector<double> reap = scores(total, parse_criterion("reap"), 0);
   text += fmt::format("\n{:>7} {:^21} {:^38} {:>9} {:^18}\n", "", "tokens per expert", "reap = sum g|f| / count",
                       "experts", "largest |f|");
   text += fmt::format("{:>7} {:>10} {:>10} {:>12} {:>12} {:>12} {:>9} {:>11} {:>6}\n", "layer", "least", "most",

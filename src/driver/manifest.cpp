@@ -66,6 +66,7 @@ std::string plan_member(const ManifestPlan& plan) {
   head["keep_multiple"] = request.keep_multiple;
   head["seed"] = request.seed;
   head["preserve_super_experts"] = request.preserve_super_experts;
+  add_domain_members(head, request);
   head["experts"] = plan.experts;
   head["kept"] = plan.kept;
   head["top_k"] = plan.top_k;
@@ -116,6 +117,7 @@ ManifestPlan read_plan_member(const Json& entry) {
   entry.at("keep_multiple").get_to(plan.request.keep_multiple);
   entry.at("seed").get_to(plan.request.seed);
   entry.at("preserve_super_experts").get_to(plan.request.preserve_super_experts);
+  read_domain_members(entry, plan.request);
   entry.at("experts").get_to(plan.experts);
   entry.at("kept").get_to(plan.kept);
   entry.at("top_k").get_to(plan.top_k);

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "driver/commands.hpp"
+#include "driver/criteria.hpp"
 #include "driver/version.hpp"
 #include "kernels/check.hpp"
 #include "kernels/cuda_module.hpp"
@@ -30,6 +31,8 @@ struct Texts {
   std::string weights = "auto";
   std::string max_shard_size = "5GB";
   std::string mtp = "drop";
+  std::vector<std::string> domain_weights;
+  std::vector<std::string> protect;
   std::string config;
 };
 
@@ -111,18 +114,24 @@ po::options_description resume_options(Options& o) {
   return group;
 }
 
-po::options_description plan_options(Options& o) {
+po::options_description plan_options(Options& o, Texts& t) {
   po::options_description group("Plan");
   auto add = group.add_options();
   add("ratio,r", po::value(&o.ratios)->multitoken(),
       "share of experts to drop per layer, floor(experts * ratio); several make several outputs");
   add("keep", po::value(&o.plan_request.keep)->default_value(0), "experts to keep per layer, instead of --ratio");
   add("criterion", po::value(&o.criteria)->multitoken()->default_value(o.criteria, "reap"),
-      fmt::format("{}; several make several outputs", fmt::join(criterion_names(), ", ")).c_str());
+      fmt::format("{}; ALPHA from 0 to 1; several make several outputs", fmt::join(criterion_names(), ", ")).c_str());
   add("keep-multiple", po::value(&o.plan_request.keep_multiple)->default_value(1),
       "round the kept count up to a multiple of this (8 suits expert parallel serving)");
   add("preserve-super-experts", po::bool_switch(&o.plan_request.preserve_super_experts),
       "never drop experts whose largest activation stands out (docs/numerics.md)");
+  add("domain-weight", po::value(&t.domain_weights)->multitoken(),
+      "DOMAIN=NUMBER: how much a domain of the calibration counts, e.g. code=2 prose=0.5; others count 1, 0 leaves one "
+      "out");
+  add("protect", po::value(&t.protect)->multitoken(),
+      "DOMAIN:SHARE: keep experts that carry more than this share of a domain's saliency in their layer, e.g. "
+      "code:0.1");
   add("seed", po::value(&o.plan_request.seed)->default_value(0), "seed of criterion random");
   return group;
 }
@@ -207,6 +216,9 @@ void apply_texts(Options& o, const Texts& t) {
   o.write.mtp = one_of<Mtp>(t.mtp, "mtp", {{"drop", Mtp::drop}, {"keep", Mtp::keep}});
   o.write.max_shard_bytes = parse_bytes(t.max_shard_size, "max-shard-size");
   o.memory_budget = parse_bytes(t.memory_budget, "memory-budget");
+  for (std::string& criterion : o.criteria) criterion = parse_criterion(criterion).name;
+  o.plan_request.domain_weights = parse_domain_numbers(t.domain_weights, '=', "domain-weight");
+  o.plan_request.protect = parse_domain_numbers(t.protect, ':', "protect");
   o.weights = one_of<WeightsMode>(
       t.weights, "weights",
       {{"auto", WeightsMode::automatic}, {"resident", WeightsMode::resident}, {"stream", WeightsMode::stream}});
@@ -234,12 +246,6 @@ void check_ranges(const Options& o) {
     if (!(ratio >= 0 && ratio < 1)) fail(ExitCode::usage, "--ratio {}: must be at least 0 and below 1", ratio);
   }
   if (o.plan_request.keep > 0 && !o.ratios.empty()) fail(ExitCode::usage, "--keep and --ratio exclude each other");
-  const std::vector<std::string> known = criterion_names();
-  for (const std::string& criterion : o.criteria) {
-    if (std::find(known.begin(), known.end(), criterion) == known.end()) {
-      fail(ExitCode::usage, "--criterion {}: must be one of {}", criterion, fmt::join(known, ", "));
-    }
-  }
 }
 
 std::string as_text(const po::variable_value& value) {
@@ -310,7 +316,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   Options& o = result.options;
   Texts t;
   po::options_description visible("", 100, 50);
-  visible.add(file_options(o)).add(compute_options(o, t)).add(plan_options(o)).add(output_options(o, t));
+  visible.add(file_options(o)).add(compute_options(o, t)).add(plan_options(o, t)).add(output_options(o, t));
   visible.add(resume_options(o)).add(estimate_options(o)).add(report_options(o, t));
 
   std::vector<std::string> words(argv + 1, argv + argc);

@@ -3,31 +3,23 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
+#include <span>
 
 #include "driver/criteria.hpp"
+#include "driver/exemptions.hpp"
 #include "kernels/check.hpp"
 
 namespace reap {
 namespace {
 
-/// Experts of one layer in the order in which they are dropped: no token first, then the lowest score; of equals the
-/// higher id.
-std::vector<std::int32_t> drop_order(std::span<const double> score, std::span<const std::int64_t> count) {
-  std::vector<std::int32_t> order(score.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-    const auto i = static_cast<std::size_t>(a), j = static_cast<std::size_t>(b);
-    const bool seen_a = count[i] > 0, seen_b = count[j] > 0;
-    if (seen_a != seen_b) return seen_b;
-    if (score[i] != score[j]) return score[i] < score[j];
-    return a > b;
-  });
-  return order;
-}
+/// Who of a layer stays whatever its score, by expert.
+struct Exempt {
+  std::vector<bool> super;
+  std::vector<bool> carrying;  // much of a domain: --protect
+};
 
-LayerPlan plan_layer(std::span<const double> score, std::span<const std::int64_t> count,
-                     const std::vector<bool>& is_protected, std::int64_t kept, std::int64_t layer) {
+LayerPlan plan_layer(std::span<const double> score, std::span<const std::int64_t> count, const Exempt& exempt,
+                     std::int64_t kept, std::int64_t layer) {
   LayerPlan plan;
   plan.score.assign(score.begin(), score.end());
   plan.count.assign(count.begin(), count.end());
@@ -36,30 +28,60 @@ LayerPlan plan_layer(std::span<const double> score, std::span<const std::int64_t
   std::vector<bool> dropped(score.size(), false);
   std::size_t done = 0;
   double highest_dropped = 0;
-  for (std::size_t place = 0; place < order.size() && done < to_drop; ++place) {
-    const std::int32_t expert = order[place];
-    const auto e = static_cast<std::size_t>(expert);
-    if (is_protected[e]) {
-      if (place < to_drop) plan.preserved.push_back(expert);  // beyond, the score alone would have kept it
-      continue;
-    }
+  std::vector<bool> passed_over(score.size(), false);  // kept although a better one goes
+  for (std::size_t place = 0; done < to_drop && place < order.size(); ++place) {
+    const auto e = static_cast<std::size_t>(order[place]);
+    if (exempt.super[e]) plan.preserved.push_back(order[place]);
+    if (exempt.carrying[e]) plan.protected_experts.push_back(order[place]);
+    passed_over[e] = exempt.super[e] || exempt.carrying[e];
+    if (passed_over[e]) continue;
     dropped[e] = true;
     highest_dropped = score[e];
     ++done;
   }
   if (done < to_drop) {
-    fail(ExitCode::usage, "layer {}: {} experts are preserved as super experts, more than the {} that stay; drop fewer",
-         layer, std::ranges::count(is_protected, true), kept);
+    fail(ExitCode::usage, "layer {}: {} experts are super experts or protected, more than the {} that stay; drop fewer",
+         layer, score.size() - done, kept);
   }
-  std::sort(plan.preserved.begin(), plan.preserved.end());
+  std::ranges::sort(plan.preserved);
+  std::ranges::sort(plan.protected_experts);
   double lowest_kept = std::numeric_limits<double>::infinity();
   for (std::size_t e = 0; e < score.size(); ++e) {
     if (dropped[e]) continue;
     plan.keep.push_back(static_cast<std::int32_t>(e));
-    if (!is_protected[e]) lowest_kept = std::min(lowest_kept, score[e]);
+    if (!passed_over[e]) lowest_kept = std::min(lowest_kept, score[e]);
   }
   plan.margin = to_drop == 0 || std::isinf(lowest_kept) ? 0 : lowest_kept - highest_dropped;
   return plan;
+}
+
+/// [layers] who stays by the request's exemptions.
+std::vector<Exempt> exemptions(const SaliencyFile& file, const WeightedTotals& totals, const PlanRequest& request) {
+  const std::vector<bool> nobody(static_cast<std::size_t>(totals.experts), false);
+  std::vector<Exempt> result(static_cast<std::size_t>(totals.layers), Exempt{nobody, nobody});
+  if (request.preserve_super_experts) {
+    for (const auto& [layer, expert] : super_experts(totals)) {
+      result[static_cast<std::size_t>(layer)].super[static_cast<std::size_t>(expert)] = true;
+    }
+  }
+  for (const auto& [layer, expert] : protected_experts(file, request.protect)) {
+    result[static_cast<std::size_t>(layer)].carrying[static_cast<std::size_t>(expert)] = true;
+  }
+  return result;
+}
+
+std::vector<PlanDomain> domains_of(const SaliencyFile& file) {
+  std::vector<PlanDomain> domains;
+  const std::vector<std::int64_t> tokens = domain_tokens(file.saliency, file.info.top_k);
+  for (std::size_t i = 0; i < file.info.domains.size(); ++i) domains.push_back({file.info.domains[i], tokens[i]});
+  return domains;
+}
+
+WeightedTotals totals_of(const SaliencyFile& file, const PlanRequest& request) {
+  if (request.domain_weights.empty()) return whole_totals(file.saliency);
+  std::vector<double> groups;
+  for (const double weight : weights_of(request, file.info.domains)) groups.insert(groups.end(), 2, weight);
+  return weighted_totals(file.saliency, groups);
 }
 
 }  // namespace
@@ -83,58 +105,33 @@ std::int64_t kept_experts(const PlanRequest& request, std::int64_t experts, std:
   return kept;
 }
 
-std::vector<std::string> criterion_names() {
-  std::vector<std::string> names;
-  for (const Criterion& c : criteria()) names.emplace_back(c.name);
-  names.emplace_back("random");
-  return names;
-}
-
-std::vector<std::pair<std::int64_t, std::int64_t>> super_experts(const FieldTotals& totals) {
-  std::vector<double> sorted = totals.max_abs;
-  if (sorted.empty()) return {};
-  std::sort(sorted.begin(), sorted.end());
-  const double place = 0.995 * static_cast<double>(sorted.size() - 1);
-  const auto below = static_cast<std::size_t>(place);
-  const std::size_t above = std::min(below + 1, sorted.size() - 1);
-  const double quantile = sorted[below] + (place - std::floor(place)) * (sorted[above] - sorted[below]);
-  const double threshold = std::max(quantile, sorted.back() / 10);
-
-  std::vector<std::pair<std::int64_t, std::int64_t>> result;
-  const std::int64_t layers = totals.layers * 3 / 4;
-  for (std::int64_t at = 0; at < layers * totals.experts; ++at) {
-    if (totals.max_abs[static_cast<std::size_t>(at)] > threshold)
-      result.emplace_back(at / totals.experts, at % totals.experts);
-  }
-  return result;
-}
-
 Plan make_plan(const SaliencyFile& file, const PlanRequest& request) {
-  const FieldTotals totals = reap::totals(file.saliency);
+  const Criterion criterion = parse_criterion(request.criterion);
+  check_domains(request, file.info.domains);
   Plan plan;
   plan.request = request;
+  plan.request.criterion = criterion.name;
+  plan.request.domain_weights = without_ones(request.domain_weights);
   plan.model_digest = file.info.model_digest;
   plan.model_type = file.info.model_type;
   plan.calibration_digest = file.info.calibration_digest;
+  plan.samples = file.info.samples;
+  plan.tokens = file.info.tokens;
+  plan.domains = domains_of(file);
   plan.compute = file.info.compute;
   plan.block_tokens = file.info.block_tokens;
   plan.numerics_id = file.info.numerics_id;
-  plan.experts = totals.experts;
+  plan.experts = file.saliency.experts;
   plan.top_k = file.info.top_k;
-  plan.kept = kept_experts(request, totals.experts, plan.top_k);
+  plan.kept = kept_experts(request, plan.experts, plan.top_k);
 
-  const std::vector<double> score = scores(totals, request.criterion, request.seed);
-  std::vector<std::vector<bool>> is_protected(static_cast<std::size_t>(totals.layers),
-                                              std::vector<bool>(static_cast<std::size_t>(totals.experts), false));
-  if (request.preserve_super_experts) {
-    for (const auto& [layer, expert] : super_experts(totals)) {
-      is_protected[static_cast<std::size_t>(layer)][static_cast<std::size_t>(expert)] = true;
-    }
-  }
-  const auto experts = static_cast<std::size_t>(totals.experts);
-  for (std::size_t layer = 0; layer < is_protected.size(); ++layer) {
+  const WeightedTotals totals = totals_of(file, plan.request);
+  const std::vector<double> score = scores(totals, criterion, request.seed);
+  const std::vector<Exempt> exempt = exemptions(file, totals, plan.request);
+  const auto experts = static_cast<std::size_t>(plan.experts);
+  for (std::size_t layer = 0; layer < exempt.size(); ++layer) {
     plan.layers.push_back(plan_layer(std::span(score).subspan(layer * experts, experts),
-                                     std::span(totals.count).subspan(layer * experts, experts), is_protected[layer],
+                                     std::span(totals.count).subspan(layer * experts, experts), exempt[layer],
                                      plan.kept, static_cast<std::int64_t>(layer)));
   }
   return plan;

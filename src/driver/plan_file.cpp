@@ -17,12 +17,13 @@ namespace {
 constexpr std::string_view kFormat = "reap-plan-1";
 constexpr std::uint64_t kMaxPlanBytes = 100'000'000;  // 62 layers of 256 experts are half a megabyte
 
-Json layer_json(const LayerPlan& layer, std::size_t index) {
+Json layer_json(const LayerPlan& layer, std::size_t index, bool protects) {
   Json object;
   object["layer"] = index;
   object["keep"] = layer.keep;
   object["margin"] = layer.margin;
   object["preserved"] = layer.preserved;
+  if (protects) object["protected"] = layer.protected_experts;
   object["score"] = layer.score;
   object["count"] = layer.count;
   return object;
@@ -41,18 +42,21 @@ LayerPlan parse_layer(const Json& object, const Plan& plan, std::size_t index, c
   layer.keep = in.get<std::vector<std::int32_t>>("keep");
   layer.margin = in.get<double>("margin");
   layer.preserved = in.get<std::vector<std::int32_t>>("preserved");
+  if (!plan.request.protect.empty()) layer.protected_experts = in.get<std::vector<std::int32_t>>("protected");
   layer.score = in.get<std::vector<double>>("score");
   layer.count = in.get<std::vector<std::int64_t>>("count");
   const auto experts = static_cast<std::size_t>(plan.experts);
-  if (!ascending_in(layer.keep, plan.experts) || !ascending_in(layer.preserved, plan.experts)) {
+  if (!ascending_in(layer.keep, plan.experts) || !ascending_in(layer.preserved, plan.experts) ||
+      !ascending_in(layer.protected_experts, plan.experts)) {
     fail(ExitCode::bad_input, "{}: expert numbers must ascend within [0, {})", where, plan.experts);
   }
   if (static_cast<std::int64_t>(layer.keep.size()) != plan.kept) {
     fail(ExitCode::bad_input, "{}: keeps {} experts, but the plan says {} for every layer", where, layer.keep.size(),
          plan.kept);
   }
-  if (!std::ranges::includes(layer.keep, layer.preserved)) {
-    fail(ExitCode::bad_input, "{}: an expert is preserved, but not kept", where);
+  if (!std::ranges::includes(layer.keep, layer.preserved) ||
+      !std::ranges::includes(layer.keep, layer.protected_experts)) {
+    fail(ExitCode::bad_input, "{}: an expert is preserved or protected, but not kept", where);
   }
   if (layer.score.size() != experts || layer.count.size() != experts) {
     fail(ExitCode::bad_input, "{}: {} scores and {} counts for {} experts", where, layer.score.size(),
@@ -61,7 +65,20 @@ LayerPlan parse_layer(const Json& object, const Plan& plan, std::size_t index, c
   return layer;
 }
 
-PlanRequest parse_request(const Members& in) {
+std::vector<PlanDomain> parse_domains(const Json& object, const std::string& what) {
+  const auto list = object.find("domains");
+  if (list == object.end() || !list->is_array()) fail(ExitCode::bad_input, "{}: 'domains' is not an array", what);
+  std::vector<PlanDomain> domains;
+  for (const Json& domain : *list) {
+    const Members in(domain, what + ": domains");
+    domains.push_back({in.get<std::string>("name"), in.get<std::int64_t>("tokens")});
+  }
+  return domains;
+}
+
+PlanRequest parse_request(const Json& object, const std::string& what) {
+  const Scope scope(what);
+  const Members in(object, what);
   PlanRequest request;
   request.criterion = in.get<std::string>("criterion");
   request.ratio = in.get<double>("ratio");
@@ -69,6 +86,7 @@ PlanRequest parse_request(const Members& in) {
   request.keep_multiple = in.get<std::int64_t>("keep_multiple");
   request.seed = in.get<std::uint64_t>("seed");
   request.preserve_super_experts = in.get<bool>("preserve_super_experts");
+  read_domain_members(object, request);
   return request;
 }
 
@@ -81,6 +99,12 @@ std::string plan_text(const Plan& plan) {
   head["model_type"] = plan.model_type;
   head["model_digest"] = plan.model_digest;
   head["calibration_digest"] = plan.calibration_digest;
+  head["samples"] = plan.samples;
+  head["tokens"] = plan.tokens;
+  head["domains"] = Json::array();
+  for (const PlanDomain& domain : plan.domains) {
+    head["domains"].push_back({{"name", domain.name}, {"tokens", domain.tokens}});
+  }
   head["compute"] = plan.compute;
   head["block_tokens"] = plan.block_tokens;
   head["numerics_id"] = plan.numerics_id;
@@ -90,6 +114,7 @@ std::string plan_text(const Plan& plan) {
   head["keep_multiple"] = r.keep_multiple;
   head["seed"] = r.seed;
   head["preserve_super_experts"] = r.preserve_super_experts;
+  add_domain_members(head, r);
   head["experts"] = plan.experts;
   head["kept"] = plan.kept;
   head["top_k"] = plan.top_k;
@@ -98,7 +123,7 @@ std::string plan_text(const Plan& plan) {
   text += ",\n \"layers\": [";
   for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
     text += layer == 0 ? "\n  " : ",\n  ";
-    text += layer_json(plan.layers[layer], layer).dump();
+    text += layer_json(plan.layers[layer], layer, !r.protect.empty()).dump();
   }
   return text + "\n ]\n}\n";
 }
@@ -110,10 +135,13 @@ Plan parse_plan(const std::string& text, const std::string& what) {
     fail(ExitCode::bad_input, "{}: format '{}', expected '{}'", what, in.get<std::string>("format"), kFormat);
   }
   Plan plan;
-  plan.request = parse_request(in);
+  plan.request = parse_request(json, what);
   plan.model_type = in.get<std::string>("model_type");
   plan.model_digest = in.get<std::string>("model_digest");
   plan.calibration_digest = in.get<std::string>("calibration_digest");
+  plan.samples = in.get<std::int64_t>("samples");
+  plan.tokens = in.get<std::int64_t>("tokens");
+  plan.domains = parse_domains(json, what);
   plan.compute = in.get<std::string>("compute");
   plan.block_tokens = in.get<std::int64_t>("block_tokens");
   plan.numerics_id = in.get<std::string>("numerics_id");
@@ -143,22 +171,25 @@ std::string plan_table(const Plan& plan) {
   std::string text = fmt::format("{} ({}): {} of {} experts stay in each of {} layers\n\n", r.criterion,
                                  r.keep > 0 ? fmt::format("keep {}", r.keep) : fmt::format("ratio {}", r.ratio),
                                  plan.kept, plan.experts, plan.layers.size());
-  text += fmt::format("{:>5} {:>6} {:>15} {:>14} {:>12} {:>9} {:>10}\n", "layer", "kept", "highest dropped",
-                      "lowest kept", "margin", "no token", "preserved");
+  if (!r.domain_weights.empty()) text += fmt::format("weights of domains: {}, else 1\n\n", list_text(r.domain_weights));
+  if (!r.protect.empty()) text += fmt::format("protected, above this share of a domain: {}\n\n", list_text(r.protect));
+  text += fmt::format("{:>5} {:>6} {:>15} {:>14} {:>12} {:>9} {:>10} {:>10}\n", "layer", "kept", "highest dropped",
+                      "lowest kept", "margin", "no token", "preserved", "protected");
   for (std::size_t l = 0; l < plan.layers.size(); ++l) {
     const LayerPlan& layer = plan.layers[l];
     double lowest = std::numeric_limits<double>::infinity(), highest = -lowest;
     for (std::size_t e = 0; e < layer.score.size(); ++e) {
       const auto id = static_cast<std::int32_t>(e);
       const bool kept = std::binary_search(layer.keep.begin(), layer.keep.end(), id);
-      const bool preserved = std::binary_search(layer.preserved.begin(), layer.preserved.end(), id);
-      if (kept && !preserved) lowest = std::min(lowest, layer.score[e]);
+      const bool exempt =
+          std::ranges::binary_search(layer.preserved, id) || std::ranges::binary_search(layer.protected_experts, id);
+      if (kept && !exempt) lowest = std::min(lowest, layer.score[e]);
       if (!kept) highest = std::max(highest, layer.score[e]);
     }
     const auto starved = std::count(layer.count.begin(), layer.count.end(), 0);
-    text += fmt::format("{:>5} {:>6} {:>15} {:>14.6g} {:>12.4g} {:>9} {:>10}\n", l, layer.keep.size(),
+    text += fmt::format("{:>5} {:>6} {:>15} {:>14.6g} {:>12.4g} {:>9} {:>10} {:>10}\n", l, layer.keep.size(),
                         plan.kept == plan.experts ? "-" : fmt::format("{:.6g}", highest), lowest, layer.margin, starved,
-                        layer.preserved.size());
+                        layer.preserved.size(), layer.protected_experts.size());
   }
   return text;
 }

@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "driver/calibration.hpp"
 #include "driver/observe.hpp"
 #include "driver/run_log.hpp"
 #include "driver/write_output.hpp"
@@ -28,10 +29,10 @@ std::vector<Variant> variants(const Options& o) {
   for (const std::string& criterion : o.criteria) {
     PlanRequest request = o.plan_request;
     request.criterion = criterion;
-    if (request.keep > 0) result.push_back({request, fmt::format("{}-keep-{}", criterion, request.keep)});
+    if (request.keep > 0) result.push_back({request, plan_name(request)});
     for (const double ratio : o.ratios) {
       request.ratio = ratio;
-      result.push_back({request, fmt::format("{}-{}", criterion, ratio)});
+      result.push_back({request, plan_name(request)});
     }
   }
   std::set<std::string> names;
@@ -48,6 +49,10 @@ void all_check_outputs(Job& job, const Source& source, const std::vector<Variant
     const RouterSpec& router = source.model.router;
     for (const Variant& v : all) kept_experts(v.request, router.experts, router.top_k);
     if (job.world.rank() != 0) return;
+    if (!o.calibration.empty()) {
+      const Calibration calibration = open_calibration(o.calibration, source.model.vocab);
+      check_domains(o.plan_request, calibration.domain_names);
+    }
     for (const Variant& v : all) check_output(source, v.request, o.output / v.name, o.write);
     std::error_code error;
     fs::create_directories(o.output, error);

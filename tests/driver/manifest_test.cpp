@@ -24,7 +24,7 @@ Manifest example() {
   manifest.block_tokens = 4096;
   manifest.numerics_id = "cpu onednn";
   manifest.plan.sha256 = kSha;
-  manifest.plan.request = {"reap", 0.3, 0, 8, 18'000'000'000'000'000'000U, true};
+  manifest.plan.request = {"reap", 0.3, 0, 8, 18'000'000'000'000'000'000U, true, {{"code", 2}}, {{"code", 0.1}}};
   manifest.plan.experts = 4;
   manifest.plan.kept = 2;
   manifest.plan.top_k = 1;
@@ -50,6 +50,8 @@ TEST(Manifest, ComesBackAsItWasWritten) {
   EXPECT_EQ(back.block_tokens, 4096);
   EXPECT_EQ(back.numerics_id, "cpu onednn");
   EXPECT_EQ(back.plan.request.seed, example().plan.request.seed);
+  EXPECT_EQ(back.plan.request.domain_weights, example().plan.request.domain_weights);
+  EXPECT_EQ(back.plan.request.protect, example().plan.request.protect);
   EXPECT_EQ(back.mtp, Mtp::keep);
   ASSERT_EQ(back.files.size(), 2u);
   EXPECT_EQ(back.files[0].tensors[0].name, "a \"b\"");

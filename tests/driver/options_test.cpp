@@ -70,6 +70,17 @@ TEST(Options, ReadsEveryKindOfValue) {
   EXPECT_EQ(o.plan_request.seed, 7U);
 }
 
+TEST(Options, CriteriaAndDomainsAreUnderstood) {
+  const Options o = parsed({"plan", "--criterion", "reap:.50", "ean_mean", "--domain-weight", "prose=0.5", "code=2",
+                            "chat=1", "--protect", "code:0.1"});
+  EXPECT_EQ(o.criteria, (std::vector<std::string>{"reap:0.5", "ean_mean"}));
+  EXPECT_EQ(o.plan_request.domain_weights, (std::vector<DomainNumber>{{"chat", 1}, {"code", 2}, {"prose", 0.5}}));
+  EXPECT_EQ(o.plan_request.protect, (std::vector<DomainNumber>{{"code", 0.1}}));
+  EXPECT_NE(refusal({"--criterion", "reap:2"}).find("from 0 to 1"), std::string::npos);
+  EXPECT_NE(refusal({"--domain-weight", "code"}).find("--domain-weight"), std::string::npos);
+  EXPECT_NE(refusal({"--protect", "code=0.1"}).find("--protect"), std::string::npos);
+}
+
 TEST(Options, SizesTakeUnits) {
   EXPECT_EQ(parsed({"--max-shard-size", "5GB"}).write.max_shard_bytes, 5'000'000'000);
   EXPECT_EQ(parsed({"--max-shard-size", "1.5MiB"}).write.max_shard_bytes, 1'572'864);

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "driver/criteria.hpp"
+#include "driver/exemptions.hpp"
 #include "golden.hpp"
 #include "kernels/error.hpp"
 #include "shard/json.hpp"
