@@ -21,7 +21,7 @@ packages=(
 for option in "$@"; do
   case $option in
     --slurm) packages+=(slurm-wlm slurm-wlm-basic-plugins munge iproute2) ;;
-    --browser) packages+=(chromium) ;;
+    --browser) packages+=(chromium fonts-dejavu-core) ;;
     *) echo "setup-debian.sh: unknown option $option; there are --slurm and --browser" >&2; exit 2 ;;
   esac
 done

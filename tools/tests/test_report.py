@@ -102,6 +102,29 @@ def test_halves_that_disagree(run: Run, folder: Path) -> None:
     assert "The halves of the held-out text disagree (reap:0.5 and reap): too close to call." in text
 
 
+def test_nothing_to_predict(run: Run, folder: Path) -> None:
+    """A domain without tokens, and a perplexity beyond all numbers, are null."""
+
+    def silence(sweep: dict) -> None:  # type: ignore[type-arg]
+        models = [sweep["base"], *sweep["variants"]]
+        for model in models:
+            for measure in (model["domains"][1], model["halves"][1]):
+                measure.update({name: None for name in measure if name != "predicted"}, predicted=0)
+        sweep["variants"][-1]["all"]["perplexity"] = None
+
+    edit(folder, "sweep.json", silence)
+    text, reader = report(run, folder)
+    assert row(reader, "reap-0.25")[2:5] == ["+2.0 %", "prose +2.0 %", "0.020"]
+    assert row(reader, "frequency-0.5")[2] == "n/a"
+    assert "1 of 3 domains have no held-out tokens" in text and '<figure id="perplexity-1">' not in text
+
+
+def test_no_variants(run: Run, folder: Path) -> None:
+    edit(folder, "sweep.json", lambda sweep: sweep.update(variants=[]))
+    text, _ = report(run, folder)
+    assert "No variant was measured" in text and "<h1>Pruning made_up</h1>" in text
+
+
 def test_choice(run: Run, folder: Path) -> None:
     sweep = json.loads((folder / "sweep.json").read_text())
     sweep["choice"] = {"name": "frequency-0.5", "criterion": "auto"}
@@ -247,6 +270,13 @@ def edit(folder: Path, name: str, change: Change) -> None:
         ("sweep.json", lambda s: s["variants"][0]["domains"].pop(), r"'domains' has to be a list of 3"),
         ("sweep.json", lambda s: s["base"]["all"].update(perplexity="low"), r"'perplexity' has to be a number"),
         ("sweep.json", lambda s: s["base"]["all"].update(perplexity=0), r"'perplexity' has to be above 0"),
+        (
+            "sweep.json",
+            lambda s: s["base"]["all"].update(perplexity=1e300),
+            r"'perplexity' has to be a number that can",
+        ),
+        ("sweep.json", lambda s: s.update(domains=[]), r"'domains' has to be a list of at least one"),
+        ("sweep.json", lambda s: s.update(calibration="b"), r"its plans rest on other samples \(digest b\)"),
         ("sweep.json", lambda s: s.update(version=2), r"its format is reap-evaluation 2, not reap-evaluation 1"),
         ("sweep.json", lambda s: s["model"].update(digest="b"), r"of another model \(digest b\)"),
         ("sweep.json", lambda s: s["variants"][1].update(plan_digest="b"), r"measured another plan under the name"),

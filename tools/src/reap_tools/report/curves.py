@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isnan, nan
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -72,7 +73,7 @@ def _scale(axes: Axes, low: float, high: float) -> None:
 
 
 def _figure(
-    evaluation: Evaluation, value: Callable[[Variant], float], base: float | None, axis: str, dropped: dict[str, float]
+    evaluation: Evaluation, value: Callable[[Variant], float], base: float, axis: str, dropped: dict[str, float]
 ) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     axes = figure.add_subplot()
@@ -80,10 +81,10 @@ def _figure(
         own = sorted((dropped[v.name], value(v)) for v in evaluation.variants if v.criterion == name)
         x, y = [100 * a for a, _ in own], [b for _, b in own]
         axes.plot(x, y, look.dashes, color=look.colour, marker=look.marker, markeredgewidth=0)
-    if base is not None:
+    if not isnan(base):
         axes.axhline(base, color=INK, linestyle="--", linewidth=1.2)
-    values = [value(v) for v in evaluation.variants] + ([] if base is None else [base])
-    _scale(axes, min(values), max(values))
+    values = [each for each in (base, *(value(v) for v in evaluation.variants)) if not isnan(each)]
+    _scale(axes, min(values, default=0.0), max(values, default=0.0))
     ticks = sorted({round(100 * d, 1) for d in dropped.values()})
     if len(ticks) <= 8:
         axes.set_xticks(ticks)
@@ -129,7 +130,7 @@ def kl_curves(evaluation: Evaluation, dropped: dict[str, float]) -> Picture:
     """Mean KL divergence from the unpruned model."""
     with style():
         return picture(
-            _figure(evaluation, lambda v: v.quality.all.kl, None, "KL(unpruned ‖ pruned), nats", dropped),
+            _figure(evaluation, lambda v: v.quality.all.kl, nan, "KL(unpruned ‖ pruned), nats", dropped),
             "kl",
             "KL divergence from the unpruned model, all domains",
             f"Mean KL divergence by {listed(criteria(evaluation))} against the share of dropped experts. "

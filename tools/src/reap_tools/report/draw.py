@@ -38,6 +38,7 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "lines.markersize": 5.0,
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "savefig.dpi": 160,
 }
 
@@ -59,6 +60,11 @@ class Picture:
         with style():
             self.figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
         return buffer.getvalue()
+
+
+def slug(name: str) -> str:
+    """A name as a part of ids and file names."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ FORMAT = ("reap-evaluation", 1)
 
 @dataclass(frozen=True)
 class Measure:
-    """Quality over some tokens; the last three compare with the unpruned model and are 0, 1, 1 for itself."""
+    """Quality over some tokens; the last three compare with the unpruned model and are 0, 1, 1 for itself. What there
+    are no tokens for is nan, and so is a perplexity beyond all numbers."""
 
     predicted: int
     nll: float
@@ -21,6 +23,11 @@ class Measure:
     kl: float = 0.0
     top1: float = 1.0
     overlap: float = 1.0
+
+
+def nan_to(instead: float, value: float) -> float:
+    """The value, or another where there is none."""
+    return instead if math.isnan(value) else value
 
 
 @dataclass(frozen=True)
@@ -73,17 +80,17 @@ class Evaluation:
 
     def worst_domain(self, quality: Measured) -> int:
         """The domain whose perplexity grows most."""
-        return max(range(len(self.domains)), key=lambda d: self.change(quality, d))
+        return max(range(len(self.domains)), key=lambda d: nan_to(-math.inf, self.change(quality, d)))
 
 
 def _measure(fields: Fields, compared: bool) -> Measure:
-    perplexity = fields.number("perplexity")
+    perplexity = fields.measured("perplexity")
     if perplexity <= 0:
         raise fields.wrong("perplexity", "above 0")
-    own = Measure(fields.whole("predicted"), fields.number("nll"), perplexity)
+    own = Measure(fields.whole("predicted"), fields.measured("nll"), perplexity)
     if not compared:
         return own
-    compare = {name: fields.number(name) for name in ("kl", "top1", "overlap")}
+    compare = {name: fields.measured(name) for name in ("kl", "top1", "overlap")}
     return Measure(own.predicted, own.nll, own.perplexity, **compare)
 
 
@@ -132,6 +139,8 @@ def read_evaluation(path: Path) -> Evaluation:
     if found != FORMAT:
         raise BadInputError(f"{path}: its format is {found[0]} {found[1]}, not {FORMAT[0]} {FORMAT[1]}")
     domains = tuple(file.texts("domains"))
+    if not domains:
+        raise file.wrong("domains", "a list of at least one name")
     variants = tuple(_variant(each, len(domains)) for each in file.objects("variants"))
     model, heldout = file.object("model"), file.object("heldout")
     return Evaluation(

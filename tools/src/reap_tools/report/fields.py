@@ -9,6 +9,8 @@ from typing import Any
 
 from reap_tools.errors import BadInputError
 
+_MOST = 1e100
+
 
 class Fields:
     """The members of a JSON object, and where it stands in its file."""
@@ -58,6 +60,15 @@ class Fields:
         if not is_number(value):
             raise self.wrong(name, "a number")
         return float(value)
+
+    def measured(self, name: str) -> float:
+        """A finite number that sums leave finite; nan for null, which stands where there was no token."""
+        if self.any(name) is None:
+            return math.nan
+        value = self.number(name)
+        if abs(value) > _MOST:
+            raise self.wrong(name, "a number that can be drawn")
+        return value
 
     def numbers(self, name: str, size: int | None = None) -> list[float]:
         """Finite numbers, so many."""

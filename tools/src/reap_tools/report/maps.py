@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from reap_tools.report.draw import DROPPED, KEPT, UNUSED, WIDTH, Picture, picture, style
+from reap_tools.report.draw import DROPPED, KEPT, UNUSED, WIDTH, Picture, picture, slug, style
 from reap_tools.report.plan import Plan
 from reap_tools.report.saliency import Saliency
 from reap_tools.report.words import share, whole
@@ -78,7 +78,7 @@ def _distance(plan: Plan) -> tuple[Table, list[str]]:
         kept = np.where(judged, plan.score, np.inf).min(axis=1)
         kept = np.where(np.isfinite(kept), kept, plan.score.max(axis=1))
         gone = np.where(plan.kept, 0.0, plan.score).max(axis=1)
-        cut = np.where(gone > 0, np.sqrt(kept * np.minimum(gone, kept)), kept)
+        cut = np.where(gone > 0, np.sqrt(kept) * np.sqrt(np.minimum(gone, kept)), kept)
         with np.errstate(divide="ignore"):
             place = np.log2(plan.score / cut[:, None]) / _OCTAVES
         labels = ["≤ ¼", "½", "cut", "2", "≥ 4"]
@@ -128,7 +128,7 @@ def plan_maps(plan: Plan) -> list[Picture]:
             pictures.append(
                 picture(
                     figure,
-                    f"plan-{plan.name}-{kind}",
+                    f"plan-{slug(plan.name)}-{kind}",
                     f"{plan.name}, experts {how}",
                     f"Map of {plan.layers} layers and {plan.experts} experts, {how}: what {plan.name} keeps. {facts}",
                     f"{reading}{unused} {facts if kind == 'id' else ''}".strip(),

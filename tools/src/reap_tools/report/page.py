@@ -79,7 +79,9 @@ def _draw(material: Material, shown: list[Plan], quality: Quality | None, starve
         page.curves = [curves.perplexity_curves(evaluation, at), curves.kl_curves(evaluation, at)]
         if len(evaluation.domains) > 1:
             page.domain_curves = [
-                curves.perplexity_curves(evaluation, at, domain) for domain in range(len(evaluation.domains))
+                curves.perplexity_curves(evaluation, at, domain)
+                for domain, measure in enumerate(evaluation.base.domains)
+                if measure.predicted > 0
             ]
     return page
 
@@ -103,6 +105,7 @@ def _html(material: Material, request: Request, page: _Page, shown: list[Plan], 
     )
     words: dict[str, Any] = {each.__name__: each for each in (change, dropped, listed, perplexity, share, small, whole)}
     environment.filters["perplexity"] = perplexity
+    kind, evaluated = material.model[0], quality is not None and bool(quality.evaluation.variants)
     facts = quality.facts() if quality else []
     if material.stability and (fact := certainty.stability_fact(material.stability, shown)):
         facts.append(fact)
@@ -111,7 +114,7 @@ def _html(material: Material, request: Request, page: _Page, shown: list[Plan], 
     return environment.get_template("page.html.jinja").render(
         words,
         generator=f"{GENERATOR} {__version__}, matplotlib {matplotlib.__version__}",
-        title=request.title or f"What pruning {material.model[0]} costs",
+        title=request.title or (f"What pruning {kind} costs" if evaluated else f"Pruning {kind}"),
         material=material,
         page=page,
         quality=quality,

@@ -67,6 +67,7 @@ def read_plan(path: Path, name: str) -> Plan:
     layers = plan.objects("layers")
     if not layers or experts == 0:
         raise BadInputError(f"{path}: holds no layers")
+    score = np.array([layer.numbers("score", experts) for layer in layers])  # before anything is made of that size
     kept = np.array([_members(layer, ("keep",), experts) for layer in layers])
     if not kept.any(axis=1).all():
         raise BadInputError(f"{path}: a layer keeps no expert")
@@ -82,7 +83,7 @@ def read_plan(path: Path, name: str) -> Plan:
         top_k=plan.whole("top_k"),
         kept=kept,
         exempt=np.array([_members(layer, ("preserved", "protected"), experts) for layer in layers]),
-        score=np.array([layer.numbers("score", experts) for layer in layers]),
+        score=score,
         count=np.array([layer.numbers("count", experts) for layer in layers]).astype(np.int64),
         margin=np.array([layer.number("margin") for layer in layers]),
         wishes={name: plan.any(name) for name in ("domain_weights", "protect") if plan.has(name)},

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf, isnan, nan
 
-from reap_tools.report.evaluation import Evaluation, Variant
+from reap_tools.report.evaluation import Evaluation, Variant, nan_to
 from reap_tools.report.plan import Plan
 from reap_tools.report.read import Material
 from reap_tools.report.saliency import Saliency
@@ -49,7 +50,9 @@ class Quality:
         self.evaluation = evaluation
         self.experts = experts
         self.dropped = dropped_shares(evaluation, experts)
-        self._ordered = sorted(evaluation.variants, key=lambda v: (self.dropped[v.name], v.quality.all.kl, v.name))
+        self._ordered = sorted(
+            evaluation.variants, key=lambda v: (self.dropped[v.name], nan_to(inf, v.quality.all.kl), v.name)
+        )
 
     @classmethod
     def of(cls, evaluation: Evaluation, material: Material) -> Quality:
@@ -110,7 +113,8 @@ class Quality:
         columns: list[int | None] = [None, *range(len(self.evaluation.domains))]
         rows = []
         for step in self.steps():
-            best = [(min if lower else max)(value(v, c)[0] for v in step) for c in columns]
+            numbers = [[n for v in step if not isnan(n := value(v, c)[0])] for c in columns]
+            best = [(min if lower else max)(each, default=nan) for each in numbers]
             for v in step:
                 cells = []
                 for column, target in zip(columns, best, strict=True):
@@ -164,7 +168,8 @@ class Quality:
             reap = next((v for v in step if v.criterion == "reap"), None)
             if reap is not None and reap is not best:
                 text += f" reap itself: {change(e.change(reap.quality))}."
-            if len(step) > 1:
+            both_known = not any(isnan(half.kl) for v in step for half in v.quality.halves)
+            if len(step) > 1 and both_known:
                 halves = [min(step, key=lambda v: v.quality.halves[h].kl).criterion for h in (0, 1)]
                 if set(halves) != {best.criterion}:
                     text += f" The halves of the held-out text disagree ({listed(halves)}): too close to call."

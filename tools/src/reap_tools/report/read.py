@@ -156,6 +156,12 @@ def _check_evaluation(evaluation: Evaluation, material: Material, where: Path) -
         raise BadInputError(
             f"{where}: is of another model (digest {evaluation.model_digest}) than the rest ({material.model[1]})"
         )
+    saliency = material.saliency
+    if saliency is not None and evaluation.calibration_digest not in (None, saliency.calibration_digest):
+        raise BadInputError(
+            f"{where}: its plans rest on other samples (digest {evaluation.calibration_digest}) than the saliency "
+            f"({saliency.calibration_digest})"
+        )
     for variant in evaluation.variants:
         plan = material.plan(variant.name)
         if plan is not None and plan.digest != variant.plan_digest:

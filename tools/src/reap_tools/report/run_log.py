@@ -65,6 +65,8 @@ def read_gflops(path: Path) -> dict[str, float]:
     """GFLOP/s of the phases that count them, from a metrics file; of phases that came several times, the last."""
     found = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
         where = f"{path}, line {number}"
         event = Fields(parse(line, where), where)
         if event.text("event") == "phase_end" and event.has("gflops"):

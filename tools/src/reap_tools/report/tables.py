@@ -118,7 +118,8 @@ def provenance(material: Material) -> list[tuple[str, list[Entry]]]:
 
 def _plan(plan: Plan) -> str:
     wishes = "".join(f", {name.replace('_', ' ')} {json.dumps(value)}" for name, value in plan.wishes.items())
-    return f"criterion {plan.criterion}, ratio {plan.ratio}{wishes}, XXH3 {plan.digest}"
+    of = f"samples {plan.calibration_digest}, XXH3 {plan.digest}"
+    return f"criterion {plan.criterion}, ratio {plan.ratio}{wishes}, {of}"
 
 
 def _model(material: Material) -> list[Entry]:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import math
+
+NOTHING = "n/a"
+
 
 def share(value: float, digits: int = 0) -> str:
     """0.25 is "25 %"."""
-    return f"{100 * value:.{digits}f} %"
+    return NOTHING if math.isnan(value) else f"{100 * value:.{digits}f} %"
 
 
 def change(value: float) -> str:
     """0.093 is "+9.3 %"."""
+    if math.isnan(value):
+        return NOTHING
     text = f"{100 * value:+.1f} %" if abs(value) < 0.9995 else f"{100 * value:+,.0f} %"
     return text.replace("-", "\N{MINUS SIGN}").replace("+0.0 %", "0.0 %").replace("\N{MINUS SIGN}0.0 %", "0.0 %")
 
 
 def perplexity(value: float) -> str:
-    """Three significant digits and one more."""
+    """Four significant digits."""
+    if math.isnan(value):
+        return NOTHING
     return f"{value:.3f}" if value < 9.9995 else f"{value:.2f}" if value < 99.995 else f"{value:,.0f}"
 
 
 def small(value: float) -> str:
     """A divergence, a mean: two or three digits that say something."""
+    if math.isnan(value):
+        return NOTHING
     return "0" if value == 0 else f"{value:.3f}" if value >= 0.0095 else f"{value:.2g}"
 
 
