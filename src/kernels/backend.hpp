@@ -11,6 +11,7 @@
 #include "kernels/dtype.hpp"
 #include "kernels/fields.hpp"
 #include "kernels/pairs.hpp"
+#include "kernels/quantize.hpp"
 
 namespace reap {
 
@@ -216,6 +217,14 @@ class Backend {
                        const float* q_logits, const Prediction* q,  // likewise
                        std::int64_t rows, std::int64_t vocab,
                        Divergence* divergence) = 0;                 // [rows]
+
+  /// Rounds a weight to 4 bits as AutoRound does (docs/numerics.md), the same bits on every backend; fp8 is dequantised
+  /// to bf16 first. All memory is host memory, and done with on return.
+  /// @throws Error(numerics) naming the row when a weight is not finite or too large for a scale in fp16
+  virtual void quantize(const WeightSource& source, const QuantizeSpec& spec,
+                        const Importance* importance,  // null: all inputs alike; rtn asks for none
+                        std::uint32_t* words,          // [rows, cols / 8] q + 8, the first of eight inputs lowest
+                        std::uint16_t* scales) = 0;    // [rows, cols / group] f16, about half of them negative
 };
 
 /// The instruction sets that the CPU backend knows, oldest first. `automatic` takes the newest that the machine has.

@@ -92,6 +92,9 @@ class RecordingBackend : public Backend {
                Divergence*) override {
     unused();
   }
+  void quantize(const WeightSource&, const QuantizeSpec&, const Importance*, std::uint32_t*, std::uint16_t*) override {
+    unused();
+  }
 
  private:
   [[noreturn]] static void unused() { fail(ExitCode::bug, "loading computes nothing"); }

@@ -125,5 +125,10 @@ void CpuBackend::diverge(const float* p_logits, const Prediction* p, const float
   cpu::diverge(run_, p_logits, p, q_logits, q, rows, vocab, divergence);
 }
 
+void CpuBackend::quantize(const WeightSource& source, const QuantizeSpec& spec, const Importance* importance,
+                          std::uint32_t* words, std::uint16_t* scales) {
+  cpu::quantize(run_, source, spec, importance, words, scales);
+}
+
 }  // namespace cpu
 }  // namespace reap

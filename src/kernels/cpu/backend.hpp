@@ -50,6 +50,8 @@ class CpuBackend final : public Backend {
                Prediction* prediction) override;
   void diverge(const float* p_logits, const Prediction* p, const float* q_logits, const Prediction* q,
                std::int64_t rows, std::int64_t vocab, Divergence* divergence) override;
+  void quantize(const WeightSource& source, const QuantizeSpec& spec, const Importance* importance,
+                std::uint32_t* words, std::uint16_t* scales) override;
 
  private:
   CpuIsa isa_;

@@ -79,4 +79,7 @@ void predict(const Run& run, const float* logits, const std::int32_t* target, st
 void diverge(const Run& run, const float* p_logits, const Prediction* p, const float* q_logits, const Prediction* q,
              std::int64_t rows, std::int64_t vocab, Divergence* divergence);
 
+void quantize(const Run& run, const WeightSource& source, const QuantizeSpec& spec, const Importance* importance,
+              std::uint32_t* words, std::uint16_t* scales);
+
 }  // namespace reap::cpu

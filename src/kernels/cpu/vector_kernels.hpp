@@ -31,5 +31,6 @@ float max_of(const float* x, std::int64_t count, std::int64_t* place);
 double exp_sum(const float* x, std::int64_t count, float max);
 void divergence(const float* p, float p_max, const float* q, float q_max, std::int64_t count, double shift,
                 double scale, double* kl, double* overlap);
+bool quantize(const QuantizeRow& row);
 
 }  // namespace reap::REAP_ISA

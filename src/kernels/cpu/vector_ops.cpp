@@ -26,6 +26,7 @@ const VectorOps& vector_ops() {
       .max_of = max_of,
       .exp_sum = exp_sum,
       .divergence = divergence,
+      .quantize = quantize,
   };
   return ops;
 }

@@ -23,6 +23,19 @@ struct AttentionTile {
   std::int64_t head_dim;
 };
 
+/// One row of a weight to be rounded to 4 bits in groups.
+struct QuantizeRow {
+  const void* weights;  // [groups * group] of dtype, any alignment
+  DType dtype;          // f32, f16 or bf16
+  std::int64_t groups;
+  std::int64_t group;                // 32, 64 or 128
+  bool search;                       // for the best scale, else by the extreme value
+  const float* importance;           // [groups * group], or null: all alike
+  const std::uint8_t* from_weights;  // [groups] where not 0, the size of the weights stands in for importance
+  std::uint32_t* words;              // [groups * group / 8]
+  std::uint16_t* scales;             // [groups] f16
+};
+
 /// The loops that gain from wide vectors, for one instruction set: each works on one row or tile, without threads.
 /// Their sources (kernels/cpu/vector_*.cpp) are compiled once per instruction set, so they hold no templates or inline
 /// functions of a library: the linker could take such a function's AVX-512 copy for the whole program.
@@ -77,6 +90,9 @@ struct VectorOps {
   /// With a = e^(p - p_max), b = e^(q - q_max): `kl` = sum of a (p - q - shift), `overlap` = sum of min(a, b * scale).
   void (*divergence)(const float* p, float p_max, const float* q, float q_max, std::int64_t count, double shift,
                      double scale, double* kl, double* overlap);
+
+  /// Rounds to 4 bits as AutoRound does, bit for bit; false when a weight or a scale is not finite.
+  bool (*quantize)(const QuantizeRow& row);
 };
 
 /// The table for `isa`, which the machine must have (not `automatic`).

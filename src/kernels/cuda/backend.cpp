@@ -180,4 +180,9 @@ void CudaBackend::diverge(const float* p_logits, const Prediction* p, const floa
   cuda::diverge(begin(), p_logits, p, q_logits, q, rows, vocab, divergence);
 }
 
+void CudaBackend::quantize(const WeightSource& source, const QuantizeSpec& spec, const Importance* importance,
+                           std::uint32_t* words, std::uint16_t* scales) {
+  cuda::quantize(begin(), source, spec, importance, words, scales);
+}
+
 }  // namespace reap::cuda

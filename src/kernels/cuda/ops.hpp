@@ -62,4 +62,8 @@ void predict(const Launch& launch, const float* logits, const std::int32_t* targ
 void diverge(const Launch& launch, const float* p_logits, const Prediction* p, const float* q_logits,
              const Prediction* q, std::int64_t rows, std::int64_t vocab, Divergence* divergence);
 
+// quantize.cu: all but launch is host memory; waits for the device
+void quantize(const Launch& launch, const WeightSource& source, const QuantizeSpec& spec, const Importance* importance,
+              std::uint32_t* words, std::uint16_t* scales);
+
 }  // namespace reap::cuda
