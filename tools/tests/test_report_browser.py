@@ -11,6 +11,8 @@ import pytest
 import report_folder
 from browser import CHROMIUM, Browser
 
+from reap_tools.cli import main
+
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium (jobs/setup-debian.sh --browser)")
 
 _FIGURES = """[...document.querySelectorAll('.drawing')].map(drawing => {
@@ -29,8 +31,6 @@ _LEAST_SPREAD = 0.02  # standard deviation of a figure's pixels; of one colour i
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report on a folder with everything."""
-    from reap_tools.cli import main
-
     folder = report_folder.write_folder(tmp_path_factory.mktemp("report") / "results")
     assert main(["report", str(folder)]) == 0
     return folder / "report.html"
@@ -54,6 +54,19 @@ def test_page(page: Path, width: int, dark: bool) -> None:
             assert figure["width"] > 250 and figure["height"] > 100 and figure["alt"], figure
             shot = browser.picture(figure["x"], figure["y"], figure["width"], figure["height"])
             assert spread(shot) > _LEAST_SPREAD, f"{figure['name']} is blank"
+
+
+@pytest.mark.parametrize("name", ["saliency.h5", "sweep.json"])
+def test_page_of_little(tmp_path: Path, name: str) -> None:
+    """What is said instead of figures fits a phone, too."""
+    folder = report_folder.write_folder(tmp_path / "results")
+    for path in folder.iterdir():
+        if path.name != name:
+            path.unlink()
+    assert main(["report", str(folder)]) == 0
+    with Browser(390, 844) as browser:
+        browser.open(folder / "report.html")
+        assert browser.ask("document.documentElement.scrollWidth") == 390
 
 
 def test_images_in_figures(page: Path) -> None:

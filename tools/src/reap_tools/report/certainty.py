@@ -99,7 +99,9 @@ def stability_figures(stability: Stability, plans: list[Plan]) -> list[Picture]:
         title = "Kept experts on which both halves agree, by layer"
         figures.append(_by_layer(cuts, lambda c: c.halves, "halves", title, "kept by both halves", caption, True))
     if noisy:
-        caption = "How many of a layer's experts would be expected to change sides with other samples of the same kind."
+        caption = (
+            "How many of a layer's kept experts would be expected to give way to dropped ones with unlimited samples."
+        )
         title = "Expected changes, by layer"
         figures.append(_by_layer(noisy, lambda c: c.changes, "changes", title, "experts", caption, False))
     return figures
@@ -114,6 +116,8 @@ def stability_fact(stability: Stability, plans: list[Plan]) -> tuple[str, str] |
     for cut in cuts:
         text = f"of those that {cut.name} keeps {share(fmean(cut.halves), 1)}"
         if changes := _there(cut.changes):
-            text += f" ({sum(changes):.0f} of {whole(cut.kept * len(cut.halves))} would change with other samples)"
+            text += (
+                f" ({sum(changes):.0f} of {whole(cut.kept * len(cut.halves))} would give way with unlimited samples)"
+            )
         told.append(text)
     return "Stability", f"Both halves of the calibration samples keep, {listed(told)}."

@@ -106,9 +106,7 @@ def plan_maps(plan: Plan) -> list[Picture]:
         f"first dropped score are {plan.margin[tightest]:.2g} apart."
     )
     if plan.exempt.any():
-        facts += (
-            f" {whole(int(plan.exempt.sum()))} experts stay whatever their score, as super experts or for a domain."
-        )
+        facts += f" Kept whatever their score, as super experts or for a domain: {whole(int(plan.exempt.sum()))}."
     order = np.lexsort((np.arange(plan.experts) + 0 * plan.score, -plan.score, ~plan.kept), axis=1)
     views = (
         ("id", "expert", distance, "by id", "Blue experts stay, orange ones are dropped; pale ones are near the cut."),

@@ -25,8 +25,8 @@ class Cut:
     ratio: float
     kept: int
     halves: tuple[float, ...]  # [L] share of the kept experts that both halves of the samples keep
-    margin: Known  # [L] distance of the last kept and the first dropped score, in units of the noise between halves
-    changes: Known  # [L] experts that would be expected to change with other samples
+    margin: Known  # [L] distance of the last kept and the first dropped score, in standard errors
+    changes: Known  # [L] kept experts that unlimited samples are expected to exchange
     domains: tuple[str, ...]
     overlap: tuple[tuple[float, ...], ...]  # [D][D] kept by both / kept by either
     only: tuple[int, ...]  # [D] experts that this domain alone would keep
