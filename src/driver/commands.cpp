@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "driver/estimate.hpp"
+#include "driver/eval.hpp"
 #include "driver/inspect.hpp"
 #include "driver/merge.hpp"
 #include "driver/observe.hpp"
@@ -125,6 +126,16 @@ const std::vector<Command>& commands() {
        "table.\n\n"
        "  reap_dist plan --saliency saliency.h5 --ratio 0.25 --plan plan.json\n",
        "saliency plan ratio keep criterion keep-multiple preserve-super-experts domain-weight protect seed", plan},
+      {"eval", "how well a model predicts held-out samples, and how plans would change that; nothing is pruned",
+       "Needs --model and --heldout. Perplexity by domain; with --plan, any number of plans are applied as masks in\n"
+       "the same pass and compared with the unpruned model: KL divergence, top-1 agreement, overlap. --evaluation keeps\n"
+       "it as JSON.\n\n"
+       "  mpirun -n 8 reap_dist eval --model MiniMax-M2 --heldout heldout.h5 --plan a.plan.json b.plan.json \\\n"
+       "    --evaluation evaluation.json\n",
+       "model heldout plan samples-per-domain evaluation compute block-tokens pp ep dp device threads cpu-isa "
+       "memory-budget "
+       "weights machine scratch overwrite",
+       eval},
       {"prune", "model + plan.json -> pruned checkpoint, proved against the source",
        "Needs --model, --plan and --output (the new model's folder).\n\n"
        "  mpirun -n 8 reap_dist prune --model MiniMax-M2 --plan plan.json --output MiniMax-M2-pruned\n",

@@ -54,7 +54,10 @@ po::options_description file_options(Options& o) {
   add("saliency,s", path_value(o.saliency),
       "saliency file: written by observe and merge, read by plan (docs/format/saliency.md)");
   add("subtract", paths_value(o.subtract), "merge: saliency files to take out of the sum again");
-  add("plan,p", path_value(o.plan), "plan.json: written by plan, read by prune (docs/format/plan.md)");
+  add("plan,p", paths_value(o.plans),
+      "plan.json: written by plan, read by prune, any number of them by eval (docs/format/plan.md)");
+  add("heldout", path_value(o.heldout), "eval: samples to predict, in the format of --calibration");
+  add("evaluation", path_value(o.evaluation), "eval: the file to write (docs/format/evaluation.md)");
   add("output,o", path_value(o.output),
       "run: folder of all results; prune: the pruned model; verify: the model to prove");
   return group;
@@ -68,6 +71,8 @@ po::options_description compute_options(Options& o, Texts& t) {
       "tokens per block, the unit of computing; part of a run's identity");
   add("part", po::value(&t.part)->default_value(t.part),
       "observe: I/N does share I, from 1, of N shares of the calibration file; merge puts them together");
+  add("samples-per-domain", po::value(&o.samples_per_domain)->default_value(0),
+      "eval: only the first so many samples of each domain; 0 = all");
   add("pp", po::value(&o.grid.pp)->default_value(0), "pipeline stages; ranks = pp * ep * dp; 0 = chosen");
   add("ep", po::value(&o.grid.ep)->default_value(0), "expert shards; 0 = chosen");
   add("dp", po::value(&o.grid.dp)->default_value(0), "data replicas; 0 = chosen");
@@ -224,11 +229,20 @@ void apply_texts(Options& o, const Texts& t) {
       {{"auto", WeightsMode::automatic}, {"resident", WeightsMode::resident}, {"stream", WeightsMode::stream}});
 }
 
+/// Only eval takes several plans.
+void settle_plan(Options& o) {
+  if (o.plans.empty()) return;
+  o.plan = o.plans.front();
+  if (o.plans.size() == 1 || o.command == "eval") return;
+  fail(ExitCode::usage, "--plan names {} files; {} takes one", o.plans.size(), o.command);
+}
+
 void check_ranges(const Options& o) {
   const auto at_least = [](const char* option, std::int64_t value, std::int64_t least) {
     if (value < least) fail(ExitCode::usage, "--{} {}: must be at least {}", option, value, least);
   };
   at_least("block-tokens", o.block_tokens, 1);
+  at_least("samples-per-domain", o.samples_per_domain, 0);
   at_least("pp", o.grid.pp, 0);
   at_least("ep", o.grid.ep, 0);
   at_least("dp", o.grid.dp, 0);
@@ -354,6 +368,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   }
   o.paths.assign(positional.begin(), positional.end());
   apply_texts(o, t);
+  settle_plan(o);
   check_ranges(o);
   for (const auto& option : visible.options()) {
     const auto found = values.find(option->long_name());

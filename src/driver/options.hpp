@@ -25,7 +25,10 @@ struct Options {
   std::filesystem::path model;
   std::filesystem::path calibration;
   std::filesystem::path saliency;
-  std::filesystem::path plan;
+  std::filesystem::path plan;                // where one is meant
+  std::vector<std::filesystem::path> plans;  // all that were given
+  std::filesystem::path heldout;
+  std::filesystem::path evaluation;
   std::filesystem::path output;
   std::vector<std::filesystem::path> paths;     // of inspect and merge
   std::vector<std::filesystem::path> subtract;  // of merge
@@ -34,7 +37,8 @@ struct Options {
   Compute compute = Compute::bf16;
   std::int64_t block_tokens = 4096;
   PartChoice part;  // of the calibration file
-  Grid grid;        // 0 = chosen
+  std::int64_t samples_per_domain = 0;  // of the held-out file; 0 = all
+  Grid grid;                            // 0 = chosen
   int threads = 0;  // per rank; 0 = cores of the node / ranks on it
   DeviceChoice device = DeviceChoice::automatic;
   CpuIsa cpu_isa = CpuIsa::automatic;

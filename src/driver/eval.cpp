@@ -1,0 +1,191 @@
+#include "driver/eval.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <span>
+#include <utility>
+
+#include "driver/digest.hpp"
+#include "driver/heldout.hpp"
+#include "driver/pass_rank.hpp"
+#include "driver/stop_request.hpp"
+#include "driver/watched_pass.hpp"
+#include "kernels/check.hpp"
+#include "shard/evaluation.hpp"
+
+namespace reap {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// "plans/reap-0.25.plan.json" -> "reap-0.25".
+std::string name_of_plan(const fs::path& file) {
+  std::string name = file.filename().string();
+  for (const std::string_view ending : {".json", ".plan"}) {
+    if (name.size() > ending.size() && name.ends_with(ending)) name.resize(name.size() - ending.size());
+  }
+  return name;
+}
+
+std::vector<NamedPlan> read_plans(const std::vector<fs::path>& files) {
+  std::vector<NamedPlan> plans;
+  std::set<std::string> names;
+  for (const fs::path& file : files) {
+    plans.push_back({name_of_plan(file), read_plan(file)});
+    if (names.insert(plans.back().name).second) continue;
+    fail(ExitCode::usage, "two plans are named {}; rename one of the files", plans.back().name);
+  }
+  return plans;
+}
+
+void check_plan(const NamedPlan& named, const Source& source) {
+  const Plan& plan = named.plan;
+  if (plan.model_digest != source.digest) {
+    fail(ExitCode::bad_input, "plan {}: it is for another model (digest {}, this one {})", named.name,
+         plan.model_digest, source.digest);
+  }
+  const RouterSpec& router = source.model.router;
+  const auto layers = static_cast<std::size_t>(source.model.layers);
+  if (plan.layers.size() != layers || plan.experts != router.experts) {
+    fail(ExitCode::bad_input, "plan {}: {} layers of {} experts, the model has {} of {}", named.name,
+         plan.layers.size(), plan.experts, layers, router.experts);
+  }
+  for (std::size_t layer = 0; layer < layers; ++layer) {
+    const std::size_t kept = plan.layers[layer].keep.size();
+    if (static_cast<std::int64_t>(kept) >= router.top_k) continue;
+    fail(ExitCode::bad_input, "plan {}: layer {} keeps {} experts, but each token takes {}", named.name, layer, kept,
+         router.top_k);
+  }
+}
+
+/// The unpruned model, then the experts that each plan keeps.
+std::vector<KeptExperts> variants_of(const std::vector<NamedPlan>& plans) {
+  std::vector<KeptExperts> variants{{}};
+  for (const NamedPlan& named : plans) {
+    variants.emplace_back();
+    for (const LayerPlan& layer : named.plan.layers) variants.back().push_back(layer.keep);
+  }
+  return variants;
+}
+
+EvaluatedVariant described(const NamedPlan& named) {
+  EvaluatedVariant variant{
+      .name = named.name, .criterion = named.plan.request.criterion, .ratio = named.plan.request.ratio};
+  for (const LayerPlan& layer : named.plan.layers) {
+    variant.kept.push_back(static_cast<std::int64_t>(layer.keep.size()));
+  }
+  if (std::ranges::adjacent_find(variant.kept, std::ranges::not_equal_to{}) == variant.kept.end()) {
+    variant.kept.resize(1);
+  }
+  Xxh3 digest;
+  const std::string text = plan_text(named.plan);
+  digest.update(std::as_bytes(std::span(text)));
+  variant.plan_digest = digest.hex();
+  return variant;
+}
+
+/// The evaluation without its measures.
+Evaluation described(const Source& source, const Calibration& heldout, const std::vector<NamedPlan>& plans,
+                     const Options& options, const std::string& numerics_id) {
+  Evaluation evaluation{.model_type = source.model.type,
+                        .model_digest = source.digest,
+                        .heldout_digest = heldout.digest,
+                        .samples = heldout.samples.samples(),
+                        .tokens = heldout.samples.tokens(),
+                        .compute = options.compute == Compute::fp32 ? "fp32" : "bf16",
+                        .block_tokens = options.block_tokens,
+                        .numerics = numerics_id,
+                        .domains = heldout.domain_names};
+  for (const NamedPlan& plan : plans) evaluation.variants.push_back(described(plan));
+  return evaluation;
+}
+
+/// An earlier result of the same identity, or nothing. The file is read by rank 0 only.
+std::optional<Evaluation> all_reuse(Job& job, const Evaluation& wanted, const fs::path& file) {
+  std::string text;
+  job.world.all_try([&] {
+    if (job.world.rank() != 0 || file.empty()) return;
+    check_writable(file);
+    if (!fs::exists(file)) return;
+    std::string other;
+    try {
+      const Evaluation found = read_evaluation(file);
+      other = difference(found, wanted);
+      if (other.empty()) text = evaluation_text(found);
+    } catch (const Error&) {
+      if (!job.options.write.overwrite) throw;  // else whatever it is may be replaced
+    }
+    if (text.empty() && !job.options.write.overwrite) {
+      fail(ExitCode::bad_input, "{}: exists and was made with {}; name another file or give --overwrite", file.string(),
+           other);
+    }
+  });
+  text = job.world.all_broadcast(0, text);
+  if (text.empty()) return std::nullopt;
+  job.log.info(fmt::format("eval: {} already holds this result; using it", file.string()));
+  return parse_evaluation(text, file.string());
+}
+
+/// The pass; what it computes is lost when it is stopped.
+PredictionSums all_measure(Job& job, const PassRank& rank, const PassPlan& plan) {
+  const Workload& work = rank.setup.work;
+  const double flops_per_token =
+      static_cast<double>(plan.model.layers) * layer_flops_per_token(plan.model, work.mean_context) +
+      head_flops_per_token(plan.model);
+  PassEvents events;
+  events.wishes.stop = [] { return stop_requested(); };
+  std::optional<PredictionSums> sums;
+  try {
+    all_watch_pass(job, plan, "eval", flops_per_token, events, [&](const PassEvents& all) {
+      sums.emplace(all_evaluate(job.world, job.pulse, plan, *rank.backend, all));
+    });
+  } catch (const SharedError& e) {
+    if (e.code() != ExitCode::stopped) throw;
+    throw SharedError(ExitCode::stopped,
+                      "stopped on request; an evaluation saves nothing on its way: the same command starts over");
+  }
+  return std::move(*sums);
+}
+
+}  // namespace
+
+Evaluation all_evaluate_job(Job& job, const Source& source, const std::vector<NamedPlan>& plans, const fs::path& file) {
+  const Options& o = job.options;
+  job.world.all_try([&] {
+    for (const NamedPlan& plan : plans) check_plan(plan, source);
+  });
+  const Calibration heldout = all_open_heldout(job, source.model.vocab);
+  const auto variants = static_cast<std::int64_t>(plans.size()) + 1;
+  const PassRank rank = all_join_pass(job, source.model, heldout.samples, variants);
+  Evaluation evaluation = described(source, heldout, plans, o, rank.backend->numerics_id());
+  if (auto earlier = all_reuse(job, evaluation, file)) return std::move(*earlier);
+
+  job.log.info(fmt::format("eval: {} samples, {} tokens, {} blocks, the model and {} plans; {}", evaluation.samples,
+                           evaluation.tokens, rank.setup.work.blocks.size(), plans.size(), rank.describe()));
+  PassPlan plan = rank.plan(source, heldout.samples, o);
+  plan.variants = variants_of(plans);
+  const PredictionSums sums = all_measure(job, rank, plan);
+  evaluation.base = measures_of(sums, 0);
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    evaluation.variants[i].measures = measures_of(sums, static_cast<std::int64_t>(i) + 1);
+  }
+  return evaluation;
+}
+
+void eval(Job& job) {
+  const Options& o = job.options;
+  std::vector<NamedPlan> plans;
+  job.world.all_try([&] { plans = read_plans(o.plans); });
+  const Source source = all_open_source(job.world, o.model);
+  const Evaluation evaluation = all_evaluate_job(job, source, plans, o.evaluation);
+  job.world.all_try([&] {
+    if (job.world.rank() != 0) return;
+    fmt::print("{}", evaluation_table(evaluation));
+    if (!o.evaluation.empty()) write_evaluation(o.evaluation, evaluation);
+  });
+}
+
+}  // namespace reap

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "driver/commands.hpp"
+#include "driver/evaluation_file.hpp"
+#include "driver/plan.hpp"
+#include "driver/source.hpp"
+
+namespace reap {
+
+/// A plan with the name that its results are listed under.
+struct NamedPlan {
+  std::string name;  // "reap-0.25"
+  Plan plan;
+};
+
+/// Measures how the model, and the model under each plan, predict the samples of --heldout, in one pass: plans are
+/// masks, nothing is written. Plans of another model are refused, and so are such as keep fewer than top_k experts in a
+/// layer. A `file` that already holds this very result is used instead, with its calibration and choice; any other
+/// existing one is refused unless --overwrite. Empty = none. Writing it is left to the caller. Collective.
+/// @return the same on every rank
+/// @throws SharedError(stopped) when a rank was asked to stop: nothing is kept of the pass
+Evaluation all_evaluate_job(Job& job, const Source& source, const std::vector<NamedPlan>& plans,
+                            const std::filesystem::path& file);
+
+/// The command: --plan files, or none, to a table and --evaluation.
+void eval(Job& job);
+
+}  // namespace reap
