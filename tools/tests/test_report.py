@@ -298,6 +298,12 @@ def edit(folder: Path, name: str, change: Change) -> None:
         ),
         ("stability.json", lambda s: s["model"].update(digest="b"), r"stability.json: is of another model"),
         ("run_log.json", lambda r: r.update(phases=3), r"run_log.json: 'phases' has to be a list"),
+        (
+            "reap-0.5.plan.json",
+            lambda p: p["layers"][2]["count"].__setitem__(0, 1e300),
+            r"'count' has to be a list of in",
+        ),
+        ("estimate.json", lambda e: e.update(ranks=0), r"'ranks' has to be above 0"),
         ("estimate.json", lambda e: e.pop("machine"), r"estimate.json: 'machine' is missing"),
     ],
 )

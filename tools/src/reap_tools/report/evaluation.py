@@ -106,10 +106,10 @@ def _measured(fields: Fields, domains: int, compared: bool) -> Measured:
 def _kept(fields: Fields) -> tuple[int, ...]:
     if not isinstance(fields.any("kept"), list):
         return (fields.whole("kept"),)
-    numbers = fields.numbers("kept")
+    numbers = fields.wholes("kept")
     if not numbers:
         raise fields.wrong("kept", "a number, or one for each layer")
-    return tuple(int(n) for n in numbers)
+    return tuple(numbers)
 
 
 def _variant(fields: Fields, domains: int) -> Variant:

@@ -50,9 +50,16 @@ class Fields:
     def whole(self, name: str) -> int:
         """An integer that is not negative."""
         value = self.any(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        if not is_whole(value):
             raise self.wrong(name, "an integer, not negative")
-        return value
+        return int(value)
+
+    def wholes(self, name: str, size: int | None = None) -> list[int]:
+        """Integers that are not negative, so many."""
+        values = self.items(name, size)
+        if not all(is_whole(value) for value in values):
+            raise self.wrong(name, "a list of integers, not negative")
+        return values
 
     def number(self, name: str) -> float:
         """A finite number."""
@@ -111,6 +118,11 @@ def parse(content: bytes, where: str) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"{where}: is not JSON: {error}") from None
+
+
+def is_whole(value: Any) -> bool:
+    """Whether JSON's value is an integer that an array can hold, and not negative."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def is_number(value: Any) -> bool:

@@ -51,8 +51,8 @@ def _members(layer: Fields, names: tuple[str, ...], experts: int) -> NDArray[np.
     """Which experts are in any of these lists."""
     row = np.zeros(experts, bool)
     for name in names:
-        ids = layer.numbers(name) if layer.has(name) else []
-        if any(b <= a or b != int(b) for a, b in zip([-1.0, *ids], ids, strict=False)) or (ids and ids[-1] >= experts):
+        ids = layer.wholes(name) if layer.has(name) else []
+        if any(b <= a for a, b in zip([-1, *ids], ids, strict=False)) or (ids and ids[-1] >= experts):
             raise layer.wrong(name, f"expert ids below {experts}, ascending")
         row[np.array(ids, np.int64)] = True
     return row
@@ -84,7 +84,7 @@ def read_plan(path: Path, name: str) -> Plan:
         kept=kept,
         exempt=np.array([_members(layer, ("preserved", "protected"), experts) for layer in layers]),
         score=score,
-        count=np.array([layer.numbers("count", experts) for layer in layers]).astype(np.int64),
+        count=np.array([layer.wholes("count", experts) for layer in layers], np.int64),
         margin=np.array([layer.number("margin") for layer in layers]),
         wishes={name: plan.any(name) for name in ("domain_weights", "protect") if plan.has(name)},
     )

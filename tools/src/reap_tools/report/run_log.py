@@ -79,9 +79,12 @@ def read_machine(path: Path) -> Machine:
     file = Fields.of_file(path)
     machine = file.object("machine")
     rates = {name: machine.object(name) for name in machine.names() if name != "kind"}
+    ranks = file.whole("ranks")
+    if ranks == 0:
+        raise file.wrong("ranks", "above 0")
     return Machine(
         kind=machine.text("kind"),
-        ranks=file.whole("ranks"),
-        rate={name: each.number("value") for name, each in rates.items()},
+        ranks=ranks,
+        rate={name: value for name, each in rates.items() if (value := each.measured("value")) > 0},
         source={name: each.text("source") for name, each in rates.items()},
     )
