@@ -50,14 +50,24 @@ Observer::Observer(const std::filesystem::path& checkpoint, Samples samples, std
       samples_{std::move(samples)},
       blocks_{make_blocks(samples_.offsets, block_tokens)} {}
 
-Saliency Observer::all_run(const Comm& comm, const Grid& grid, const Manner& manner) const {
+void Observer::all_pass(
+    const Comm& comm, const Grid& grid, const Manner& manner,
+    const std::function<void(Pulse& pulse, const PassPlan& plan, Backend& backend)>& all_run) const {
   const auto make_backend = [&] { return backend_under_test(manner.compute); };
   const auto backend = make_backend();
   const Placement placement = place(model_, grid, comm.rank());
   Pulse pulse(comm, std::chrono::seconds(60));
-  const PassPlan plan{checkpoint_,    model_,         placement,    samples_,    blocks_,
-                      manner.holding, manner.scratch, manner.start, make_backend};
-  return all_observe(comm, pulse, plan, *backend, manner.events);
+  const PassPlan plan{checkpoint_,    model_,         placement,    samples_,     blocks_,
+                      manner.holding, manner.scratch, manner.start, make_backend, manner.variants};
+  all_run(pulse, plan, *backend);
+}
+
+Saliency Observer::all_run(const Comm& comm, const Grid& grid, const Manner& manner) const {
+  Saliency saliency;
+  all_pass(comm, grid, manner, [&](Pulse& pulse, const PassPlan& plan, Backend& backend) {
+    saliency = all_observe(comm, pulse, plan, backend, manner.events);
+  });
+  return saliency;
 }
 
 }  // namespace reap::test

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -40,8 +41,12 @@ class Observer {
     std::filesystem::path scratch = {};
     StartingPoint start = {};
     PassEvents events = {};
+    std::vector<KeptExperts> variants = {{}};
   };
 
+  /// What `all_run` does with a pass on a grid. Collective over `comm`, whose size is that of the grid.
+  void all_pass(const Comm& comm, const Grid& grid, const Manner& manner,
+                const std::function<void(Pulse& pulse, const PassPlan& plan, Backend& backend)>& all_run) const;
   /// One calibration pass of a CPU backend with one thread. Collective over `comm`, whose size is that of the grid.
   Saliency all_run(const Comm& comm, const Grid& grid, const Manner& manner) const;
   Saliency all_run(const Comm& comm, const Grid& grid, Compute compute) const { return all_run(comm, grid, Manner{compute}); }
