@@ -10,6 +10,7 @@
 #include "kernels/fields.hpp"
 #include "shard/block.hpp"
 #include "shard/families.hpp"
+#include "shard/head.hpp"
 #include "shard/layer.hpp"
 #include "shard/tally.hpp"
 
@@ -130,6 +131,27 @@ TEST(Footprint, SumsCountTheTables) {
   EXPECT_NEAR(static_cast<double>(allocated() - before), static_cast<double>(counted),
               3000);  // alignment, and a number per group
   EXPECT_EQ(counted, 2 * 2 * 100 * 6 * (8 * kSumsPerExpert + 4));
+}
+
+TEST(Footprint, HeadCountsWhatAnEvaluationHolds) {
+  constexpr double kSmallParts = 0.02;  // targets, results and masks
+  const Checkpoint checkpoint(kData / "m2-nano-fp8");
+  const Model model = describe_model(checkpoint);
+  for (const Compute compute : {Compute::fp32, Compute::bf16}) {
+    Workload work = workload_of(equal_samples(40, 10), 400);
+    work.compute = compute;
+    work.evaluated = 3;
+    const auto backend = make_cpu_backend(compute, 1, CpuIsa::automatic);
+    const Head head = load_head(checkpoint, model, *backend);
+    const std::int64_t tile = HeadForward::kTileRows;
+    const std::int64_t act = compute == Compute::fp32 ? 4 : 2;
+    const std::int64_t held = head.projection->bytes() + 2 * tile * (4 * model.vocab + act * model.hidden) +
+                              4 * tile * model.hidden + 3 * 4 * 400 * model.hidden;
+    const Footprint need = footprint_of(model, {1, 1, 1}, work, {});
+    EXPECT_NEAR(static_cast<double>(need.head), static_cast<double>(held), kSmallParts * static_cast<double>(held));
+    EXPECT_EQ(need.sums, 0);
+    EXPECT_EQ(work.column_rows(1), 3 * 400) << "a block goes through the model in every variant";
+  }
 }
 
 TEST(Footprint, PartsFollowGridAndHolding) {
