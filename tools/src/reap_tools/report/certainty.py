@@ -112,12 +112,9 @@ def stability_fact(stability: Stability, plans: list[Plan]) -> tuple[str, str] |
     cuts = shown_cuts(stability, plans)
     if not cuts:
         return None
-    told = []
-    for cut in cuts:
-        text = f"of those that {cut.name} keeps {share(fmean(cut.halves), 1)}"
-        if changes := _there(cut.changes):
-            text += (
-                f" ({sum(changes):.0f} of {whole(cut.kept * len(cut.halves))} would give way with unlimited samples)"
-            )
-        told.append(text)
-    return "Stability", f"Both halves of the calibration samples keep, {listed(told)}."
+    agreed = [f"{share(fmean(cut.halves), 1)} of {cut.name}" for cut in cuts]
+    text = f"Of the experts kept, both halves of the calibration samples agree on {listed(agreed)}."
+    if all(_there(cut.changes) for cut in cuts):
+        changes = [f"{sum(_there(cut.changes)):.1f}" for cut in cuts]
+        text += f" Unlimited samples would be expected to change {listed(changes)} experts."
+    return "Stability", text

@@ -39,8 +39,9 @@ def looks(criteria: list[str]) -> dict[str, Look]:
 
 
 def criteria(evaluation: Evaluation) -> list[str]:
-    """Names of the criteria, in the order of the file."""
-    return list(dict.fromkeys(variant.criterion for variant in evaluation.variants))
+    """Names of the criteria: reap, which all are compared with, then the others in the order of the file."""
+    names = dict.fromkeys(variant.criterion for variant in evaluation.variants)
+    return sorted(names, key=lambda name: name != "reap")
 
 
 def swatch(name: str, look: Look | None) -> str:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 
 NOTHING = "n/a"
+PERCENT = "\N{NO-BREAK SPACE}%"
 
 
 def share(value: float, digits: int = 0) -> str:
     """0.25 is "25 %"."""
-    return NOTHING if math.isnan(value) else f"{100 * value:.{digits}f} %"
+    return NOTHING if math.isnan(value) else f"{100 * value:.{digits}f}{PERCENT}"
 
 
 def change(value: float) -> str:
     """0.093 is "+9.3 %"."""
     if math.isnan(value):
         return NOTHING
-    text = f"{100 * value:+.1f} %" if abs(value) < 0.9995 else f"{100 * value:+,.0f} %"
-    return text.replace("-", "\N{MINUS SIGN}").replace("+0.0 %", "0.0 %").replace("\N{MINUS SIGN}0.0 %", "0.0 %")
+    text = f"{100 * value:+.1f}{PERCENT}" if abs(value) < 0.9995 else f"{100 * value:+,.0f}{PERCENT}"
+    return f"0.0{PERCENT}" if text[1:] == f"0.0{PERCENT}" else text.replace("-", "\N{MINUS SIGN}")
 
 
 def perplexity(value: float) -> str:
@@ -36,7 +37,7 @@ def small(value: float) -> str:
 
 def dropped(ratio: float) -> str:
     """A ratio of dropped experts, with as many digits as it needs."""
-    return f"{100 * ratio:.3g} %"
+    return f"{100 * ratio:.3g}{PERCENT}"
 
 
 def whole(value: int) -> str:
