@@ -50,7 +50,7 @@ std::string super_expert_lines(const FieldTotals& total) {
 
 }  // namespace
 
-std::string inspect_saliency(const std::filesystem::path& path) {
+std::string inspect_saliency(const std::filesystem::path& path, const StabilityRequest& request) {
   const SaliencyFile file = read_saliency(path);
   const SaliencyInfo& info = file.info;
   std::string text = fmt::format("{}: saliency\n", path.string());
@@ -71,7 +71,7 @@ std::string inspect_saliency(const std::filesystem::path& path) {
   text += fmt::format("{:>7} {:>10} {:>10} {:>12} {:>12} {:>12} {:>9} {:>11} {:>6}\n", "layer", "least", "most",
                       "lowest", "median", "highest", "unused", "value", "expert");
   for (std::int64_t layer = 0; layer < total.layers; ++layer) text += layer_row(total, reap, layer);
-  return text + super_expert_lines(total);
+  return text + super_expert_lines(total) + stability_text(file, report_stability(file, request));
 }
 
 }  // namespace reap

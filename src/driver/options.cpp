@@ -102,7 +102,7 @@ po::options_description estimate_options(Options& o) {
   add("longest", po::value(&o.longest)->default_value(o.longest), "without --calibration: tokens of a sample");
   add("probe", po::bool_switch(&o.probe),
       "measure this machine for a few seconds: products, memory, files of --model, writing to --output, links");
-  add("json", po::bool_switch(&o.json), "print the estimate as JSON");
+  add("json", po::bool_switch(&o.json), "estimate, inspect of saliency: print JSON");
   return group;
 }
 
@@ -137,6 +137,8 @@ po::options_description plan_options(Options& o, Texts& t) {
   add("protect", po::value(&t.protect)->multitoken(),
       "DOMAIN:SHARE: keep experts that carry more than this share of a domain's saliency in their layer, e.g. "
       "code:0.1");
+  add("starved", po::value(&o.starved)->default_value(o.starved),
+      "inspect: experts with fewer tokens than this count as starved");
   add("seed", po::value(&o.plan_request.seed)->default_value(0), "seed of criterion random");
   return group;
 }
@@ -250,6 +252,7 @@ void check_ranges(const Options& o) {
   at_least("ranks", o.ranks, 0);
   at_least("tokens", o.tokens, 1);
   at_least("longest", o.longest, 1);
+  at_least("starved", o.starved, 0);
   at_least("keep", o.plan_request.keep, 0);
   at_least("keep-multiple", o.plan_request.keep_multiple, 1);
   at_least("max-shard-size", o.write.max_shard_bytes, 1);

@@ -64,6 +64,9 @@ struct Options {
   std::vector<std::string> criteria = {"reap"};
   PlanRequest plan_request;  // what all plans of a run share
 
+  // Inspect
+  std::int64_t starved = 100;  // tokens below which an expert is starved
+
   // Output
   WriteOptions write;
   bool verify = true;

@@ -69,8 +69,8 @@ TEST(Inspect, State) {
     write_state(path, state);
     write_text(path / hidden_file_name(0), std::string(20, 'x'));
   }
-  expect_holds(inspect(folder / ""), {"generation-000012", "37.5 % of the pass", "1 done, 1 inside the model, 2 not begun",
-                                      "20 B in 1 files", "bf16", "top-1"});
+  expect_holds(inspect(folder / ""), {"generation-000012", "37.5 % of the pass",
+                                      "1 done, 1 inside the model, 2 not begun", "20 B in 1 files", "bf16", "top-1"});
   write_text(newest / "state.h5", "x");
   EXPECT_NE(inspect(folder / "").find("not usable"), std::string::npos);
   expect_error(ExitCode::bad_input, {"part of a state"}, [&] { inspect(folder / "generation-000011/state.h5"); });
@@ -85,6 +85,52 @@ TEST(Inspect, Saliency) {
   const SaliencyFile file = small_saliency();
   write_saliency(directory / "s.h5", file.info, file.saliency);
   expect_holds(inspect(directory / "s.h5"), {"minimax_m2", "fp32", "3 in each of 2 layers, top-1", "de", "fr", "2.5"});
+}
+
+TEST(Inspect, SaliencySaysHowSureACutIs) {
+  const TemporaryDirectory directory;
+  const SaliencyFile file = small_saliency();
+  write_saliency(directory / "s.h5", file.info, file.saliency);
+  expect_holds(inspect(directory / "s.h5"), {"both halves keep", "expected changes",
+                                             "fewer than 100 tokens: 6, in 2 of 2 layers", "overlap: least"});
+  expect_holds(inspect(directory / "s.h5", {{"reap:0.5"}, {0.5}, 1}), {"reap:0.5", "fewer than 1 tokens: 4"});
+  EXPECT_TRUE(inspect_json(directory / "s.h5").starts_with("{\"format\":\"reap-stability\""));
+  expect_error(ExitCode::usage, {"--json is for saliency"}, [&] { inspect_json(kData / "m2-nano-fp8"); });
+}
+
+/// A calibration file of two tokens with a text for `source`.
+fs::path calibration_from(const TemporaryDirectory& directory, const std::string& source) {
+  Hdf5Writer file;
+  file.attribute("schema", std::string("reap-calibration-1"));
+  file.attribute("seed", 42);
+  file.attribute("source", source);
+  file.dataset<std::int32_t>("/tokens", {2}, std::vector<std::int32_t>{1, 2});
+  file.dataset<std::int64_t>("/offsets", {2}, std::vector<std::int64_t>{0, 2});
+  file.save(directory / "c.h5");
+  return directory / "c.h5";
+}
+
+TEST(Inspect, CalibrationTellsWhereItIsFrom) {
+  const TemporaryDirectory directory;
+  const std::string source = R"({"made_by": {"reap-tools": "0.1.0", "jinja2": "3.1"}, "recipe": "evol-64",
+    "settings": {"seed": 42, "samples": 64, "long": "truncate", "date": null, "pack": false},
+    "template": {"file": "chat_template.jinja", "sha256": "abc"},
+    "sources": [{"domain": "code", "dataset": "org/evol", "asked": "64", "rows": 100, "rows_read": 70, "samples": 64,
+                 "tokens": 32768, "left_out": {"duplicate": 6}, "files": [{"name": "a.jsonl"}, {"name": "b.jsonl"}]},
+                {"domain": "prose", "dataset": null, "files": [{"name": "books.txt"}]}]})";
+  expect_holds(inspect(calibration_from(directory, source)),
+               {"reap-tools 0.1.0, jinja2 3.1", "evol-64", "samples 64", "long truncate", "chat_template.jinja", "abc",
+                "org/evol, 2 files", "asked for 64; 70 of 100 rows read, 64 samples, 32768 tokens", "duplicate 6",
+                "books.txt", "seed                42"});
+  expect_holds(inspect(kData / "calib_64x512.h5"), {"split calib; 64 packed sequences of 512 tokens"});
+}
+
+TEST(Inspect, ProvenanceOfAnyKindIsShownOrLeftOut) {
+  const TemporaryDirectory directory;
+  for (const char* source : {"{", "{}", R"({"made_by": 7, "settings": [], "template": [1], "sources": {"a": 1}})",
+                             R"({"sources": [1, null, {"files": 3, "left_out": [2]}], "recipe": {}})"}) {
+    expect_holds(inspect(calibration_from(directory, source)), {"calibration", "digest"});
+  }
 }
 
 TEST(Inspect, Plan) {
