@@ -15,7 +15,8 @@ enum class Mtp : std::uint8_t { drop, keep };
 struct WriteOptions {
   std::int64_t max_shard_bytes = 5'000'000'000;  // of tensor data per file; a larger tensor gets a file of its own
   Mtp mtp = Mtp::drop;
-  bool overwrite = false;  // replace an existing output, once the new one is complete
+  bool overwrite = false;       // replace an existing output, once the new one is complete
+  std::string evaluation = {};  // Markdown for the model card; the weights do not depend on it
 };
 
 /// One tensor of the output: a slice of one source tensor.

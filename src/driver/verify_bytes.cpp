@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 
@@ -176,19 +176,19 @@ void verify_file(const OpenModel& output, const OpenModel& source, const std::ve
 }
 
 void verify_side_files(const Checkpoint& output, const Checkpoint& source, const Manifest& manifest) {
-  const std::vector<std::string> inherited = inherited_side_files(source);
-  std::set<std::string> expected(inherited.begin(), inherited.end());
+  std::map<std::string, std::string> expected;  // name in the source, by name in the output
+  for (const auto& [name, from] : inherited_side_files(source)) expected.emplace(name, from);
   for (const ManifestSideFile& entry : manifest.side_files) {
     const std::filesystem::path path = output.directory() / entry.name;
-    // config.json and the index are not the source's; they are compared with themselves, for their digest.
-    const bool copied = expected.erase(entry.name) > 0;
-    const std::string digest = compare_files(path, copied ? source.directory() / entry.name : path);
+    // config.json, the index and the card are not the source's; they are compared with themselves, for their digest.
+    const auto copied = expected.extract(entry.name);
+    const std::string digest = compare_files(path, copied ? source.directory() / copied.mapped() : path);
     if (digest == entry.sha256) continue;
     fail(ExitCode::bad_input, "{}: its sha-256 is {}, the manifest says {}", path.string(), digest, entry.sha256);
   }
   if (!expected.empty()) {
     fail(ExitCode::bad_input, "{}: {} of the source is not among the manifest's files", output.directory().string(),
-         shown(*expected.begin()));
+         shown(expected.begin()->second));
   }
 }
 

@@ -9,6 +9,7 @@
 #include "driver/copy_file.hpp"
 #include "driver/digest.hpp"
 #include "driver/manifest.hpp"
+#include "driver/model_card.hpp"
 #include "driver/side_files.hpp"
 #include "driver/staging.hpp"
 #include "driver/unfinished_output.hpp"
@@ -27,9 +28,23 @@ struct Output {
   std::vector<OutputFile> files;
   std::string config;
   std::string index;
-  std::vector<std::string> side_files;  // copied from the source
+  std::string card;
+  std::vector<InheritedFile> side_files;
   std::string source_digest;
 };
+
+std::string card_of(const Checkpoint& source, const Model& model, const Plan& plan, const WriteOptions& options,
+                    const Output& output) {
+  CardFacts facts;
+  for (const Tensor& tensor : source.tensors()) facts.source_bytes += tensor.bytes;
+  for (const OutputFile& file : output.files) {
+    for (const OutputTensor& tensor : file.tensors) facts.output_bytes += tensor.info.bytes;
+  }
+  facts.base_card = base_card_name(output.side_files);
+  facts.licences = licence_files(output.side_files);
+  facts.evaluation = options.evaluation;
+  return model_card(source, model, plan, facts);
+}
 
 Output plan_all(const Checkpoint& source, const Model& model, const Plan& plan, const WriteOptions& options) {
   Output result;
@@ -42,14 +57,15 @@ Output plan_all(const Checkpoint& source, const Model& model, const Plan& plan, 
   result.config = pruned_config(source, model, plan, options);
   result.index = index_text(result.files);
   result.side_files = inherited_side_files(source);
+  result.card = card_of(source, model, plan, options, result);
   return result;
 }
 
 /// Bytes that the output needs. The manifest has one line per tensor, as the index does, and about thrice as long.
 std::uint64_t bytes_needed(const Checkpoint& source, const Output& output) {
-  std::uint64_t bytes = output.config.size() + 4 * output.index.size();
+  std::uint64_t bytes = output.config.size() + output.card.size() + 4 * output.index.size();
   for (const OutputFile& file : output.files) bytes += file.bytes;
-  for (const std::string& name : output.side_files) bytes += InputFile(source.directory() / name).size();
+  for (const InheritedFile& file : output.side_files) bytes += InputFile(source.directory() / file.source).size();
   return bytes;
 }
 
@@ -63,8 +79,9 @@ std::vector<ManifestSideFile> write_side_files(const Checkpoint& source, const O
   };
   write("config.json", output.config);
   write("model.safetensors.index.json", output.index);
-  for (const std::string& name : output.side_files) {
-    FileDigests digests = copy_side_file(source.directory() / name, directory / name);
+  write(kCardName, output.card);
+  for (const auto& [name, from] : output.side_files) {
+    FileDigests digests = copy_side_file(source.directory() / from, directory / name);
     written.push_back({name, digests.bytes, std::move(digests.sha256)});
   }
   return written;

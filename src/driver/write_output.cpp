@@ -93,7 +93,8 @@ bool all_is_finished(Job& job, const Source& source, const Plan& plan, const fs:
   return true;
 }
 
-void all_write_output(Job& job, const Source& source, const Plan& plan, const fs::path& output) {
+void all_write_output(Job& job, const Source& source, const Plan& plan, const fs::path& output,
+                      const std::string& evaluation) {
   if (source.model.mtp_layers > 0 && job.options.write.mtp == Mtp::keep) {
     job.log.warn(
         "MTP tensors are kept whole: engines that build the draft model from num_local_experts will refuse them");
@@ -111,7 +112,9 @@ void all_write_output(Job& job, const Source& source, const Plan& plan, const fs
       proof = fmt::format("{} tensors, {}; every one equals its source", report.tensors, readable_bytes(report.bytes));
     };
   }
-  all_write_checkpoint(job.world, source.checkpoint, source.model, plan, output, job.options.write, events);
+  WriteOptions options = job.options.write;
+  options.evaluation = evaluation;
+  all_write_checkpoint(job.world, source.checkpoint, source.model, plan, output, options, events);
   phases.end();
   job.log.info(fmt::format("{}: {} experts per layer, {}", output.string(), plan.kept, proof));
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "driver/commands.hpp"
 #include "driver/plan.hpp"
@@ -18,7 +19,9 @@ void check_output(const Source& source, const PlanRequest& request, const std::f
 bool all_is_finished(Job& job, const Source& source, const Plan& plan, const std::filesystem::path& output);
 
 /// Writes one pruned checkpoint and, unless told not to, proves it before it gets its name. Collective.
+/// @param evaluation  a Markdown table for its model card; "" = none
 /// @throws SharedError
-void all_write_output(Job& job, const Source& source, const Plan& plan, const std::filesystem::path& output);
+void all_write_output(Job& job, const Source& source, const Plan& plan, const std::filesystem::path& output,
+                      const std::string& evaluation = "");
 
 }  // namespace reap

@@ -130,7 +130,7 @@ TEST_F(VerifyMtp, AcceptsMtpTensorsThatWereKept) { EXPECT_EQ(verify().experts, 4
 TEST_F(VerifyNano, AcceptsTheTrainedModel) { EXPECT_EQ(verify().experts, 30); }
 
 TEST_F(Verify, AcceptsFilesOfOthersBesideIt) {
-  if (world_.rank() == 0) write_text(output_ / "README.md", "a model card");
+  if (world_.rank() == 0) write_text(output_ / "NOTES.md", "notes");
   world_.all_barrier();
   EXPECT_EQ(verify().experts, 4);
 }
