@@ -70,8 +70,8 @@ std::string plan_member(const ManifestPlan& plan) {
   head["experts"] = plan.experts;
   head["kept"] = plan.kept;
   head["top_k"] = plan.top_k;
-  std::string text = head.dump();
-  text.pop_back();  // the closing brace: the lists follow
+  std::string text = head.dump(-1, ' ', false, Json::error_handler_t::replace);  // names of domains may be any bytes
+  text.pop_back();                                                               // the closing brace: the lists follow
   return text + ",\n  \"keep\": " + json_lines(plan.keep, "  ", add_keep) + "}";
 }
 

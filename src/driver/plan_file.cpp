@@ -118,7 +118,8 @@ std::string plan_text(const Plan& plan) {
   head["experts"] = plan.experts;
   head["kept"] = plan.kept;
   head["top_k"] = plan.top_k;
-  std::string text = head.dump(1);
+  // Names of domains come from files: what is not UTF-8 in them is replaced.
+  std::string text = head.dump(1, ' ', false, Json::error_handler_t::replace);
   text.resize(text.size() - 2);  // "\n}": the layers come before it, a line each
   text += ",\n \"layers\": [";
   for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {

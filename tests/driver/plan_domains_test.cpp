@@ -89,6 +89,13 @@ TEST(DomainWeights, AreWrittenAndReadBack) {
   }
 }
 
+TEST(DomainWeights, NamesMayBeAnyBytes) {
+  SaliencyFile file = code_and_prose();
+  file.info.domains[1] = "pr\xffse";
+  const std::string text = plan_text(make_plan(file, request_for(0.25, {{"pr\xffse", 2}})));
+  EXPECT_EQ(parse_plan(text, "text").domains[0].name, "code");
+}
+
 TEST(DomainWeights, RefuseUnknownDomainsAndNothingAtAll) {
   const SaliencyFile file = code_and_prose();
   expect_error(ExitCode::usage, {"--domain-weight", "\"cod\"", "code, prose"}, [&] {
