@@ -364,11 +364,19 @@ def reap_dist() -> str:
 def test_folder_of_a_run(run: Run, tmp_path: Path, reap_dist: str) -> None:
     results = tmp_path / "results"
     calibration = TEST_DATA / "calib_64x512.h5"
-    command = [reap_dist, "run", "--model", TEST_DATA / "m2-nano-fp8", "--calibration", calibration, "--ratio", "0.25"]
-    command += ["0.5", "--criterion", "reap", "frequency", "--compute", "fp32", "--output", results]
-    subprocess.run([*command, "--metrics", tmp_path / "metrics.jsonl"], check=True, capture_output=True, timeout=300)
-    text, reader = report(run, results, "--calibration", calibration, "--metrics", tmp_path / "metrics.jsonl")
+    model, metrics = ["--model", TEST_DATA / "m2-nano-fp8", "--compute", "fp32"], tmp_path / "metrics.jsonl"
+
+    def reap(command: str, *arguments: object) -> None:
+        words = [str(each) for each in (reap_dist, command, *model, *arguments)]
+        subprocess.run(words, check=True, capture_output=True, timeout=300)
+
+    reap("run", "--calibration", calibration, "--ratio", 0.25, 0.5, "--criterion", "reap", "frequency", "--output",
+         results, "--metrics", metrics)  # fmt: skip
+    reap("eval", "--heldout", TEST_DATA / "heldout.h5", "--samples-per-domain", 1, "--evaluation",
+         results / "sweep.json", "--plan", results / "reap-0.25.plan.json", results / "reap-0.5.plan.json")  # fmt: skip
+    text, reader = report(run, results, "--calibration", calibration, "--metrics", metrics, "--reap-dist", reap_dist)
     assert "4 layers of 32 experts, 4 for each token." in text
-    assert row(reader, "reap-0.5")[1] == "16 of 32"
+    assert row(reader, "reap-0.5")[-1] == "16 of 32" and row(reader, "reap-0.5")[2].startswith("+")
+    assert '<figure id="halves">' in text and '<figure id="changes">' in text and '<figure id="kl">' in text
     assert row(reader, "observe")[1] == "32,768 tokens" and "GFLOP/s" in row(reader, "observe")[4]
-    assert row(reader, "python")[1] == "6,656"
+    assert ["python", "6,656"] in [row[:2] for row in reader.rows]
