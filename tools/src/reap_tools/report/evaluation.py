@@ -1,4 +1,4 @@
-"""Evaluation files (docs/format/evaluation.md), of `eval` and of a sweep: what dropping experts costs on held-out text."""
+"""Evaluation files (docs/format/evaluation.md): what dropping experts costs on held-out text."""
 
 from __future__ import annotations
 
