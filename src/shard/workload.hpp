@@ -17,8 +17,8 @@ struct Workload {
   std::int64_t groups = 0;
   Compute compute = Compute::bf16;
   CpuIsa isa = CpuIsa::automatic;
-  int threads = 1;       // per rank
-  bool scratch = false;  // hidden states of a wave lie in a file
+  int threads = 1;             // per rank
+  bool scratch = false;        // hidden states of a wave lie in a file
   std::int64_t evaluated = 0;  // variants of the model whose predictions are compared; 0 = a calibration pass
 
   std::int64_t variants() const { return evaluated == 0 ? 1 : evaluated; }
