@@ -59,7 +59,7 @@ std::vector<std::string> members_of(const Json& object) {
   std::vector<std::string> parts;
   if (!object.is_object()) return parts;
   for (const auto& [name, value] : object.items()) {
-    if (const std::string text = text_of(value); !text.empty()) parts.push_back(name + " " + text);
+    if (const std::string text = text_of(value); !text.empty()) parts.push_back(fmt::format("{} {}", name, text));
   }
   return parts;
 }
