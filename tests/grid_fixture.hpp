@@ -66,4 +66,13 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
+/// Sums of a pass over `world`, against those of a pass in one piece on one rank.
+inline void expect_same(const Comm& world, const Saliency& got, const Saliency& expected) {
+  EXPECT_TRUE(same_bits(got.sums, expected.sums));
+  EXPECT_TRUE(same_bits(got.max_abs, expected.max_abs));
+  const bool first = world.rank() == 0;  // the only one that has them
+  EXPECT_TRUE(same_bits(got.gram, first ? expected.gram : std::vector<std::int64_t>()));
+  EXPECT_TRUE(same_bits(got.outputs, first ? expected.outputs : std::vector<std::int64_t>()));
+}
+
 }  // namespace reap::test

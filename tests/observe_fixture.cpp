@@ -57,8 +57,17 @@ void Observer::all_pass(
   const auto backend = make_backend();
   const Placement placement = place(model_, grid, comm.rank());
   Pulse pulse(comm, std::chrono::seconds(60));
-  const PassPlan plan{checkpoint_,    model_,         placement,    samples_,     blocks_,
-                      manner.holding, manner.scratch, manner.start, make_backend, manner.variants};
+  const PassPlan plan{.checkpoint = checkpoint_,
+                      .model = model_,
+                      .placement = placement,
+                      .samples = samples_,
+                      .blocks = blocks_,
+                      .holding = manner.holding,
+                      .scratch = manner.scratch,
+                      .start = manner.start,
+                      .make_backend = make_backend,
+                      .variants = manner.variants,
+                      .collected = manner.collected};
   all_run(pulse, plan, *backend);
 }
 

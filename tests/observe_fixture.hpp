@@ -42,6 +42,7 @@ class Observer {
     StartingPoint start = {};
     PassEvents events = {};
     std::vector<KeptExperts> variants = {{}};
+    Collected collected = {.gram = true, .outputs = true};
   };
 
   /// What `all_run` does with a pass on a grid. Collective over `comm`, whose size is that of the grid.

@@ -102,8 +102,8 @@ const std::vector<Command>& commands() {
        "it\n"
        "works from the file that --saliency names, for example one of merge.\n\n"
        "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n",
-       "model calibration saliency output compute block-tokens pp ep dp device threads cpu-isa memory-budget weights "
-       "machine "
+       "model calibration saliency output collect compute block-tokens pp ep dp device threads cpu-isa memory-budget "
+       "weights machine "
        "scratch "
        "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts domain-weight protect seed "
        "max-shard-size mtp overwrite verify",
@@ -113,8 +113,8 @@ const std::vector<Command>& commands() {
        "that\n"
        "of a share, and merge makes the whole of all shares.\n\n"
        "  mpirun -n 8 reap_dist observe --model MiniMax-M2 --calibration calib.h5 --saliency saliency.h5\n",
-       "model calibration saliency part compute block-tokens pp ep dp device threads cpu-isa memory-budget weights "
-       "machine "
+       "model calibration saliency part collect compute block-tokens pp ep dp device threads cpu-isa memory-budget "
+       "weights machine "
        "scratch "
        "state checkpoint-minutes overwrite",
        observe},
@@ -154,8 +154,8 @@ const std::vector<Command>& commands() {
        "makes from the same --calibration, ranks, --memory-budget and --machine. docs/estimate.md holds the "
        "formulas.\n\n"
        "  reap_dist estimate --model MiniMax-M2 --ranks 8 --machine h200 --tokens 10000000\n",
-       "model calibration output compute block-tokens part pp ep dp threads cpu-isa memory-budget weights machine "
-       "scratch "
+       "model calibration output collect compute block-tokens part pp ep dp threads cpu-isa memory-budget weights "
+       "machine scratch "
        "ratio keep keep-multiple mtp verify ranks tokens longest probe json",
        estimate},
       {"inspect", "what a model folder, calibration, saliency, plan or state holds",

@@ -18,15 +18,27 @@ void check_options(const Options& o) {
   }
 }
 
-SaliencyFile merged(const Options& o) {
-  SaliencyFile sum = read_saliency(o.paths[0]);
+/// What some files have collected and the sum has not, because others have not.
+std::string left_out(const Collected& any, const Collected& sum) {
+  if (any == sum) return "";
+  const char* what = any.gram == sum.gram ? "outputs" : any.outputs == sum.outputs ? "gram" : "gram and outputs";
+  return fmt::format("not all files hold {}: left out of the sum", what);
+}
+
+SaliencyFile merged(const Options& o, Collected& any) {
+  const auto read = [&any](const fs::path& path) {
+    SaliencyFile file = read_saliency(path);
+    any = {any.gram || file.info.collected.gram, any.outputs || file.info.collected.outputs};
+    return file;
+  };
+  SaliencyFile sum = read(o.paths[0]);
   for (std::size_t i = 1; i < o.paths.size(); ++i) {
-    SaliencyFile file = read_saliency(o.paths[i]);
+    SaliencyFile file = read(o.paths[i]);
     const Scope scope("adding " + o.paths[i].string());
     sum = add(std::move(sum), std::move(file));
   }
   for (const fs::path& path : o.subtract) {
-    SaliencyFile file = read_saliency(path);
+    SaliencyFile file = read(path);
     const Scope scope("subtracting " + path.string());
     sum = subtract(std::move(sum), std::move(file));
   }
@@ -40,7 +52,9 @@ void merge(Job& job) {
   job.world.all_try([&] {
     check_options(o);
     if (job.world.rank() != 0) return;
-    const SaliencyFile sum = merged(o);
+    Collected any;
+    const SaliencyFile sum = merged(o, any);
+    if (const std::string text = left_out(any, sum.info.collected); !text.empty()) job.log.warn(text);
     write_saliency(o.saliency, sum);
     job.log.info(fmt::format("{}: {} samples, {} tokens, calibration {}", o.saliency.string(), sum.info.samples,
                              sum.info.tokens, sum.info.calibration_digest));

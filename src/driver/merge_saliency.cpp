@@ -5,6 +5,7 @@
 #include <iterator>
 #include <span>
 
+#include "driver/output_tables.hpp"
 #include "driver/saliency_parts.hpp"
 #include "driver/saliency_tables.hpp"
 #include "kernels/check.hpp"
@@ -56,6 +57,17 @@ std::vector<std::int64_t> places(const std::vector<std::string>& from, const std
     }
   }
   return places;
+}
+
+/// Tables that only one of the files has are no sum of both.
+void drop_unshared(Saliency& a, Saliency& b) {
+  const Collected both{!a.gram.empty() && !b.gram.empty(), !a.outputs.empty() && !b.outputs.empty()};
+  for (Saliency* table : {&a, &b}) {
+    if (!both.gram) table->gram.clear();
+    if (!both.outputs) table->outputs.clear();
+    if (!both.outputs) table->hidden = 0;
+  }
+  if (a.hidden != b.hidden) fail(ExitCode::bad_input, "its outputs are {} wide, those before {}", b.hidden, a.hidden);
 }
 
 /// Values of groups in a table of other groups; of a group that has no place there, all have to be 0.
@@ -135,6 +147,7 @@ void finish(SaliencyFile& file, std::vector<Portion> portions) {
     if (portions.size() > 1) file.part_max_abs.push_back(std::move(portion.max_abs));
   }
   set_parts(file.info, std::move(parts));
+  file.info.collected = file.saliency.collected();
 }
 
 /// from - amount, both canonical. @return false when it would be negative
@@ -187,12 +200,17 @@ void subtract_sums(Saliency& from, const Saliency& amount) {
     fail(ExitCode::bad_input, "layer {}, expert {}: its sums are larger than those that it should be a part of",
          cell / from.experts % from.layers, cell % from.experts);
   }
+  // Those of either sign: whether what is left is possible is checked in the end.
+  std::ranges::transform(from.gram, amount.gram, from.gram.begin(), std::minus<>());
+  std::ranges::transform(from.outputs, amount.outputs, from.outputs.begin(), std::minus<>());
+  from.normalise();
 }
 
 }  // namespace
 
 SaliencyFile add(SaliencyFile a, SaliencyFile b) {
   check_same_kind(a, b);
+  drop_unshared(a.saliency, b.saliency);
   std::int64_t total = 0;
   if (__builtin_add_overflow(a.info.tokens, b.info.tokens, &total) ||
       __builtin_mul_overflow(total, a.info.top_k, &total)) {
@@ -209,13 +227,17 @@ SaliencyFile add(SaliencyFile a, SaliencyFile b) {
   std::ranges::sort(portions, [](const Portion& x, const Portion& y) { return x.part < y.part; });
   check_disjoint(portions);
   std::ranges::transform(a.saliency.sums, b.saliency.sums, a.saliency.sums.begin(), std::plus<>());
+  std::ranges::transform(a.saliency.gram, b.saliency.gram, a.saliency.gram.begin(), std::plus<>());
   a.saliency.normalise();
   finish(a, collapsed(std::move(portions)));
+  if (!a.saliency.outputs.empty()) check_output_range(a.saliency);
+  std::ranges::transform(a.saliency.outputs, b.saliency.outputs, a.saliency.outputs.begin(), std::plus<>());
   return a;
 }
 
 SaliencyFile subtract(SaliencyFile a, SaliencyFile b) {
   check_same_kind(a, b);
+  drop_unshared(a.saliency, b.saliency);
   std::vector<Portion> portions = take_portions(a), less = take_portions(b);
   for (const Portion& portion : less) find_part(portions, portion.part);  // so that all domains of b are known in a
   move(b, less, a.info.domains);
@@ -230,6 +252,7 @@ SaliencyFile subtract(SaliencyFile a, SaliencyFile b) {
   finish(a, std::move(portions));
   const std::vector<std::int64_t> tokens(static_cast<std::size_t>(a.saliency.layers), a.info.tokens);
   check_counts("what would be left", a.saliency, a.info.top_k, tokens);
+  check_output_tables("what would be left", a.saliency);
   return a;
 }
 

@@ -6,7 +6,7 @@ namespace reap {
 
 /// The sums over the samples of both, exactly: any number of files gives the same result, to the bit, in any order and
 /// by any intermediate sums. Parts that make up a whole calibration file become that file, so that the sum of all
-/// shares of one is what a pass over the whole file gives.
+/// shares of one is what a pass over the whole file gives. What only one of them has collected is left out.
 /// @throws Error(bad_input) when they are of different models, block sizes, compute types or numerics, or have samples
 /// in common; Error(numerics) when a sum leaves its range
 SaliencyFile add(SaliencyFile a, SaliencyFile b);

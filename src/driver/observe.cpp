@@ -78,6 +78,7 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
                     model.router.top_k,
                     calibration.domain_names};
   set_parts(info, {part_of(calibration, blocks)});
+  info.collected = o.collected;
   StateFolder state(o.state, info, blocks, model.hidden, model.layers);
   if (auto earlier = all_reuse(job, info, file)) {
     if (!o.state.empty()) all_remove_leftover(job, state);

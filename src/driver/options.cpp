@@ -27,6 +27,7 @@ struct Texts {
   std::string device = "auto";
   std::string cpu_isa = "auto";
   std::string part = "1/1";
+  std::vector<std::string> collect = {"gram"};
   std::string memory_budget = "0";
   std::string weights = "auto";
   std::string max_shard_size = "5GB";
@@ -69,6 +70,9 @@ po::options_description compute_options(Options& o, Texts& t) {
   add("compute", po::value(&t.compute)->default_value(t.compute), "type of the matrix products: bf16 or fp32");
   add("block-tokens", po::value(&o.block_tokens)->default_value(o.block_tokens),
       "tokens per block, the unit of computing; part of a run's identity");
+  add("collect", po::value(&t.collect)->multitoken()->default_value(t.collect, "gram"),
+      "observe, run: what to sum besides the fields: gram (for criterion gram), outputs (for --form substitution), "
+      "none");
   add("part", po::value(&t.part)->default_value(t.part),
       "observe: I/N does share I, from 1, of N shares of the calibration file; merge puts them together");
   add("samples-per-domain", po::value(&o.samples_per_domain)->default_value(0),
@@ -186,6 +190,20 @@ std::int64_t parse_bytes(const std::string& text, const char* option) {
   return static_cast<std::int64_t>(std::llround(number * found->second));
 }
 
+Collected parse_collect(const std::vector<std::string>& words) {
+  Collected collected;
+  for (const std::string& word : words) {
+    if (word == "gram") {
+      collected.gram = true;
+    } else if (word == "outputs") {
+      collected.outputs = true;
+    } else if (word != "none" || words.size() > 1) {
+      fail(ExitCode::usage, "--collect {}: must be gram, outputs or both, or none", fmt::join(words, " "));
+    }
+  }
+  return collected;
+}
+
 /// "2/8" -> share 2 of 8.
 PartChoice parse_part(const std::string& text) {
   PartChoice part{0, 0};
@@ -220,6 +238,7 @@ void apply_texts(Options& o, const Texts& t) {
                               {"avx512_bf16", CpuIsa::avx512_bf16},
                               {"amx", CpuIsa::amx}});
   o.part = parse_part(t.part);
+  o.collected = parse_collect(t.collect);
   o.write.mtp = one_of<Mtp>(t.mtp, "mtp", {{"drop", Mtp::drop}, {"keep", Mtp::keep}});
   o.write.max_shard_bytes = parse_bytes(t.max_shard_size, "max-shard-size");
   o.memory_budget = parse_bytes(t.memory_budget, "memory-budget");

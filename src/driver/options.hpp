@@ -37,6 +37,7 @@ struct Options {
   Compute compute = Compute::bf16;
   std::int64_t block_tokens = 4096;
   PartChoice part;  // of the calibration file
+  Collected collected = {.gram = true};
   std::int64_t samples_per_domain = 0;  // of the held-out file; 0 = all
   Grid grid;                            // 0 = chosen
   int threads = 0;  // per rank; 0 = cores of the node / ranks on it

@@ -51,9 +51,9 @@ PassPlan PassRank::plan(const Source& source, const Samples& samples, const Opti
           .blocks = setup.work.blocks,
           .holding = holding,
           .scratch = options.scratch,
-          .make_backend = [device = device, compute = options.compute, isa = options.cpu_isa] {
-            return reap::make_backend(device, compute, 1, isa);
-          }};
+          .make_backend = [device = device, compute = options.compute,
+                           isa = options.cpu_isa] { return reap::make_backend(device, compute, 1, isa); },
+          .collected = setup.work.collected};
 }
 
 std::string PassRank::describe() const {

@@ -18,6 +18,7 @@ PassSetup all_set_up(const Comm& world, const Options& options, const Samples& s
     setup.work.compute = options.compute;
     setup.work.isa = settle_isa(options.cpu_isa);
     setup.work.threads = static_cast<int>(-least[0]);
+    setup.work.collected = options.collected;
     setup.work.scratch = !options.scratch.empty();
     setup.machine = describe_machine(options.machine, setup.work.threads, setup.work.isa);
   });

@@ -37,6 +37,8 @@ std::string difference(const SaliencyInfo& a, const SaliencyInfo& b) {
   if (a.block_tokens != b.block_tokens) return fmt::format("--block-tokens {}", a.block_tokens);
   if (a.compute != b.compute) return fmt::format("--compute {}", a.compute);
   if (a.numerics_id != b.numerics_id) return fmt::format("numerics '{}', not '{}'", a.numerics_id, b.numerics_id);
+  if (b.collected.gram && !a.collected.gram) return "no gram (--collect)";
+  if (b.collected.outputs && !a.collected.outputs) return "no outputs (--collect)";
   return "";
 }
 

@@ -25,6 +25,8 @@ struct SaliencyInfo {
   std::vector<std::string> domains;  // groups = domains * 2
   /// Of what samples the sums are, in order; empty when of one whole calibration file, the ordinary case.
   std::vector<CalibrationPart> parts = {};
+  /// What it holds besides the fields: follows from the tables, and is not written by itself.
+  Collected collected = {};
 };
 
 struct SaliencyFile {
@@ -34,7 +36,8 @@ struct SaliencyFile {
   std::vector<std::vector<float>> part_max_abs = {};
 };
 
-/// In which respect `a` is of another identity than `b`, as an option or in words; "" when it is of the same.
+/// In which respect `a` is of another identity than `b`, or collects less, as an option or in words; "" when it serves
+/// as `b`.
 std::string difference(const SaliencyInfo& a, const SaliencyInfo& b);
 
 /// Writes docs/format/saliency.md: to a temporary name, flushed, synced, renamed. The same input gives the same

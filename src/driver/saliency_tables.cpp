@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "driver/output_tables.hpp"
 #include "kernels/check.hpp"
 
 namespace reap {
@@ -116,6 +117,7 @@ void write_tables(Hdf5Writer& file, const Saliency& saliency) {
                                digits_of(saliency, field.field));
   }
   file.dataset<float>("/max_abs", extents, saliency.max_abs);
+  write_output_tables(file, saliency);
 }
 
 SaliencyInfo read_info(const Hdf5Reader& file, std::string_view schema, std::string_view kind) {
@@ -137,12 +139,14 @@ SaliencyInfo read_info(const Hdf5Reader& file, std::string_view schema, std::str
   info.top_k = read_positive(file, "top_k");
   info.domains = file.texts("domains");
   if (info.domains.empty()) fail(ExitCode::bad_input, "{}: attribute \"domains\" is empty", file.file());
+  info.collected = collected_in(file);
   return info;
 }
 
 Saliency read_tables(const Hdf5Reader& file, const SaliencyInfo& info) {
   Saliency table = table_of(file, info);
   read_sums(file, table);
+  read_output_tables(file, table);
   return table;
 }
 

@@ -19,7 +19,7 @@ void write_info(Hdf5Writer& file, std::string_view schema, const SaliencyInfo& i
 /// @throws Error(bad_input) when the schema is another one, or an attribute is missing or impossible
 SaliencyInfo read_info(const Hdf5Reader& file, std::string_view schema, std::string_view kind);
 
-/// /fields and /max_abs.
+/// /fields, /max_abs and what else was collected.
 void write_tables(Hdf5Writer& file, const Saliency& saliency);
 /// @throws Error(bad_input) when extents do not fit `info` or digits are not canonical
 Saliency read_tables(const Hdf5Reader& file, const SaliencyInfo& info);

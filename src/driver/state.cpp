@@ -148,11 +148,11 @@ std::optional<StartingPoint> StateFolder::all_load(const Comm& world, std::strin
   std::vector<std::int64_t> generations = all_list(world, folder_);
   for (; !generations.empty(); generations.pop_back()) {
     const fs::path path = folder_ / generation_name(generations.back());
-    std::shared_ptr<const OpenGeneration> opened;
+    std::shared_ptr<OpenGeneration> opened;
     std::string other;
     try {
       world.all_try([&] {
-        opened = std::make_shared<const OpenGeneration>(path);
+        opened = std::make_shared<OpenGeneration>(path);
         const State& state = opened->state;
         other = difference(state.info, info_);
         if (!other.empty()) return;
@@ -177,7 +177,9 @@ std::optional<StartingPoint> StateFolder::all_load(const Comm& world, std::strin
                                     folder_.string(), other));
     }
     generation_ = generations.back();
-    return StartingPoint{opened->state.snapshot, [opened](std::int64_t block, float* x) {
+    Snapshot snapshot = std::move(opened->state.snapshot);
+    if (world.rank() != 0) snapshot.saliency.gram = snapshot.saliency.outputs = {};
+    return StartingPoint{std::move(snapshot), [opened](std::int64_t block, float* x) {
                            const auto& held = opened->state.held;
                            const auto record = std::ranges::lower_bound(held, block, {}, &HeldRecord::block);
                            REAP_CHECK(record != held.end() && record->block == block, "block {} is not held", block);

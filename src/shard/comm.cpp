@@ -200,6 +200,19 @@ void Comm::all_sum(std::span<std::int64_t> values) const {
   all_reduce(values, MPI_INT64_T, MPI_SUM, "sum over the ranks");
 }
 
+void Comm::all_sum_at(int root, std::span<std::int64_t> values) const {
+  constexpr std::size_t kPiece = kPieceBytes / sizeof(std::int64_t);
+  for (std::size_t at = 0; at < values.size(); at += kPiece) {
+    const auto count = static_cast<int>(std::min(kPiece, values.size() - at));
+    std::int64_t* const piece = values.data() + at;
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Ireduce(rank_ == root ? MPI_IN_PLACE : piece, rank_ == root ? piece : nullptr, count, MPI_INT64_T,
+                          MPI_SUM, root, comm_, &request),
+              "MPI_Ireduce");
+    wait(std::span(&request, 1), "sum over the ranks");
+  }
+}
+
 void Comm::all_max(std::span<float> values) const { all_reduce(values, MPI_FLOAT, MPI_MAX, "maximum over the ranks"); }
 
 void Comm::all_max(std::span<std::int64_t> values) const {

@@ -49,6 +49,8 @@ class Comm {
   void all_barrier() const;
   /// Adds up `values` over the ranks, in place. Integers only: float sums depend on the order.
   void all_sum(std::span<std::int64_t> values) const;
+  /// The same on rank `root` only; the others keep their values.
+  void all_sum_at(int root, std::span<std::int64_t> values) const;
   void all_max(std::span<float> values) const;
   void all_max(std::span<std::int64_t> values) const;
   void all_broadcast(int root, std::span<std::byte> bytes) const;

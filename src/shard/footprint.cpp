@@ -79,10 +79,16 @@ class Arithmetic {
     return berths * rows_ * 4 * hidden_ + slots * (2 * place() + kParcelBytesPerSlot);
   }
 
-  /// tally.cpp and saliency.cpp.
+  /// tally.cpp and saliency.cpp; on rank 0 what else is collected is there three times for all
+  /// layers: as a saved state brings it, as the sum, and on its way to a file.
   std::int64_t sums() const {
-    const std::int64_t layers = most_layers(model_, grid_) + model_.layers;
-    return layers * work_.groups * model_.router.experts * (8 * kSumsPerExpert + 4);
+    const std::int64_t own = most_layers(model_, grid_);
+    const std::int64_t experts = model_.router.experts;
+    const std::int64_t fields = work_.groups * experts * (8 * kSumsPerExpert + 4);
+    const std::int64_t collected = (work_.collected.gram ? 8 * kDigits * pair_count(experts) : 0) +
+                                   (work_.collected.outputs ? 8 * experts * hidden_ : 0);
+    const std::int64_t dots = work_.collected.gram ? 8 * rows_ * pair_count(top_k_) : 0;
+    return (own + model_.layers) * fields + (own + 3 * model_.layers) * collected + dots;
   }
 
   std::int64_t hidden_states(std::int64_t rows) const {

@@ -1,27 +1,34 @@
 #include "shard/observation.hpp"
 
+#include "shard/output_tally.hpp"
 #include "shard/tally.hpp"
 
 namespace reap {
 namespace {
 
-/// Sums the fields of every block in every layer of this rank.
+/// Sums the fields, and what else is collected, of every block in every layer of this rank.
 class Observation final : public PassSink {
  public:
   Observation(const Comm& world, const PassPlan& plan, Backend& backend)
       : world_{world},
         base_{plan.start.snapshot.saliency},
-        tally_{plan.model, plan.placement.layers, plan.samples.groups(), backend} {}
+        tally_{plan.model, plan.placement.layers, plan.samples.groups(), backend},
+        outputs_{plan.model, plan.placement.layers, plan.collected, backend} {}
 
   void layer(std::int64_t layer, const BlockRows& rows, const LayerTrace& trace) override {
     tally_.add(layer, rows, trace);
+    outputs_.add(layer, rows, trace);
   }
-  void all_sum(Snapshot& snapshot) override { snapshot.saliency = tally_.all_sum(world_, base_); }
+  void all_sum(Snapshot& snapshot) override {
+    snapshot.saliency = tally_.all_sum(world_, base_);
+    outputs_.all_sum(world_, base_, snapshot.saliency);
+  }
 
  private:
   const Comm& world_;
   const Saliency& base_;
   Tally tally_;
+  OutputTally outputs_;
 };
 
 }  // namespace

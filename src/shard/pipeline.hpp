@@ -32,6 +32,7 @@ struct PassPlan {
   StartingPoint start = {};
   std::function<std::unique_ptr<Backend>()> make_backend = {};  // streamed: one more, for the thread that reads weights
   std::vector<KeptExperts> variants = {{}};                     // every block goes through the model once in each
+  Collected collected = {};                                     // by a calibration pass, besides the fields
 };
 
 /// Told what this rank has just done, and asked what it shall do. Any member may be empty.

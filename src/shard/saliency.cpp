@@ -33,6 +33,11 @@ std::span<const std::int64_t, kDigits> Saliency::digits(Field field, std::int64_
   return std::span<const std::int64_t, kDigits>(sums.data() + at, kDigits);
 }
 
+double Saliency::gram_value(std::int64_t layer, std::int64_t i, std::int64_t j) const {
+  const std::span<const std::int64_t, kDigits> digits(gram.data() + gram_index(layer, i, j), kDigits);
+  return signed_to_double(digits, kPairFractionBits);
+}
+
 void normalise_sums(std::span<std::int64_t> sums, std::int64_t layer) {
   const std::int64_t experts = static_cast<std::int64_t>(sums.size()) / kSumsPerExpert;
   for (std::int64_t expert = 0; expert < experts; ++expert) {
@@ -45,7 +50,22 @@ void normalise_sums(std::span<std::int64_t> sums, std::int64_t layer) {
   }
 }
 
+void normalise_gram(std::span<std::int64_t> sums, std::int64_t experts, std::int64_t layer) {
+  std::int64_t* digits = sums.data();
+  for (std::int64_t i = 0; i < experts; ++i) {
+    for (std::int64_t j = i; j < experts; ++j, digits += kDigits) {
+      if (reap::normalise_signed(std::span<std::int64_t, kDigits>(digits, kDigits))) continue;
+      fail(ExitCode::numerics, "layer {}, experts {} and {}: the sum of their co-activation is out of range", layer, i,
+           j);
+    }
+  }
+}
+
 void Saliency::normalise() {
+  const auto pairs = static_cast<std::size_t>(pair_count(experts) * kDigits);
+  for (std::int64_t layer = 0; !gram.empty() && layer < layers; ++layer) {
+    normalise_gram(std::span(gram).subspan(static_cast<std::size_t>(layer) * pairs, pairs), experts, layer);
+  }
   for (std::int64_t group = 0; group < groups; ++group) {
     for (std::int64_t layer = 0; layer < layers; ++layer) {
       std::int64_t* first = &count(group, layer, 0);
@@ -62,6 +82,26 @@ void Saliency::check_conservation(std::int64_t tokens, std::int64_t top_k) const
     }
     REAP_CHECK(slots == top_k * tokens, "layer {}: counts add up to {}, expected top_k {} x {} tokens", layer, slots,
                top_k, tokens);
+  }
+}
+
+void check_output_range(const Saliency& saliency) {
+  constexpr double kLimit = 0x1p31;
+  constexpr double kRounding = 1 + 0x1p-8;  // max_abs is taken before outputs are rounded to activations
+  for (std::int64_t layer = 0; layer < saliency.layers; ++layer) {
+    for (std::int64_t expert = 0; expert < saliency.experts; ++expert) {
+      double count = 0, largest = 0;
+      for (std::int64_t group = 0; group < saliency.groups; ++group) {
+        count += static_cast<double>(saliency.count(group, layer, expert));
+        const auto at = static_cast<std::size_t>(saliency.index(group, layer, expert));
+        largest = std::max(largest, static_cast<double>(saliency.max_abs[at]));
+      }
+      if (count * largest * kRounding < kLimit) continue;
+      fail(ExitCode::numerics,
+           "layer {}, expert {}: the sum of its outputs may be out of range: {} tokens with elements up to {}; collect "
+           "no outputs (--collect), or fewer samples",
+           layer, expert, count, largest);
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "kernels/backend.hpp"
 #include "shard/model.hpp"
+#include "shard/saliency.hpp"
 #include "shard/samples.hpp"
 
 namespace reap {
@@ -19,6 +20,7 @@ struct Workload {
   CpuIsa isa = CpuIsa::automatic;
   int threads = 1;             // per rank
   bool scratch = false;        // hidden states of a wave lie in a file
+  Collected collected = {};    // by a calibration pass
   std::int64_t evaluated = 0;  // variants of the model whose predictions are compared; 0 = a calibration pass
 
   std::int64_t variants() const { return evaluated == 0 ? 1 : evaluated; }

@@ -48,11 +48,12 @@ void expect_within_a_quarter(const std::filesystem::path& path) {
 
   Workload work = workload_of(observer.samples(), 32);
   work.compute = Compute::bf16;
+  test::Observer::Manner manner;
+  work.collected = manner.collected = {.gram = true};
   const Machine machine = describe_machine({}, 1, CpuIsa::avx2);
   const Candidate chosen = choose_candidate({observer.model(), work, machine, 1, {}, WeightsMode::automatic, budget});
   ASSERT_TRUE(chosen.holding.streamed);
   EXPECT_LE(chosen.need.total(), budget);
-  test::Observer::Manner manner;
   manner.compute = Compute::bf16;
   manner.holding = chosen.holding;
 

@@ -10,6 +10,7 @@
 
 #include "driver/expect_error.hpp"
 #include "driver/hdf5.hpp"
+#include "driver/output_sums.hpp"
 #include "driver/saliency_parts.hpp"
 #include "driver/temporary_directory.hpp"
 
@@ -42,11 +43,20 @@ SaliencyFile random_file(unsigned seed, const CalibrationPart& part) {
     }
     table.max_abs[cell] = static_cast<float>(random() % 100000) / 1000.0f + 0.001f;
   }
+  add_output_sums(table, seed, 4);
+  file.info.collected = table.collected();
   return file;
 }
 
 CalibrationPart part(char digest, std::int64_t first, std::int64_t last, std::vector<std::string> domains = {"all"}) {
   return {std::string(32, digest), first, last, 12, 7 * (last - first), std::move(domains)};
+}
+
+SaliencyFile bare_of(SaliencyFile file) {
+  file.saliency.gram.clear();
+  file.saliency.outputs.clear();
+  file.saliency.hidden = 0;
+  return file;
 }
 
 class MergeSaliency : public testing::Test {
@@ -110,6 +120,46 @@ TEST_F(MergeSaliency, SubtractionUndoesAddition) {
   const SaliencyFile sum = sum_of(f, {0, 1, 3, 4, 5});
   EXPECT_EQ(bytes(subtract(subtract(sum, f[3]), f[0])), bytes(subtract(sum, add(f[0], f[3]))));
   EXPECT_EQ(bytes(subtract(sum, add(f[1], f[3]))), bytes(sum_of(f, {0, 4, 5})));
+}
+
+TEST_F(MergeSaliency, OutputsAndGramAreAddedToo) {
+  const SaliencyFile a = random_file(1, part('a', 0, 12)), b = random_file(2, part('b', 0, 12));
+  const SaliencyFile sum = add(a, b);
+  for (std::size_t i = 0; i < sum.saliency.outputs.size(); ++i) {
+    EXPECT_EQ(sum.saliency.outputs[i], a.saliency.outputs[i] + b.saliency.outputs[i]);
+  }
+  for (std::int64_t j = 0; j < kExperts; ++j) {
+    const double expected = a.saliency.gram_value(1, 0, j) + b.saliency.gram_value(1, 0, j);
+    EXPECT_NEAR(sum.saliency.gram_value(1, 0, j), expected, 1e-12 * std::abs(expected));
+  }
+}
+
+TEST_F(MergeSaliency, WhatNotAllHoldIsLeftOutInAnyOrder) {
+  const SaliencyFile a = random_file(1, part('a', 0, 12));
+  const SaliencyFile bare = bare_of(random_file(3, part('c', 0, 12)));
+  SaliencyFile no_gram = random_file(2, part('b', 0, 12));
+  no_gram.saliency.gram.clear();
+  EXPECT_EQ(add(a, no_gram).info.collected, (Collected{.gram = false, .outputs = true}));
+  EXPECT_EQ(bytes(add(a, no_gram)), bytes(add(no_gram, a)));
+  EXPECT_EQ(add(no_gram, bare).info.collected, Collected());
+  EXPECT_EQ(bytes(add(add(a, no_gram), bare)), bytes(add(bare, add(no_gram, a))));
+  EXPECT_EQ(subtract(add(a, no_gram), bare_of(no_gram)).info.collected, Collected());
+}
+
+TEST_F(MergeSaliency, OutputsOfAnotherWidthAreRefused) {
+  const SaliencyFile a = random_file(1, part('a', 0, 12));
+  SaliencyFile wide = random_file(2, part('b', 0, 12));
+  wide.saliency.outputs.clear();
+  add_output_sums(wide.saliency, 2, 5);
+  expect_error(ExitCode::bad_input, {"5 wide", "4"}, [&] { add(a, wide); });
+}
+
+TEST_F(MergeSaliency, OutputsMayNotLeaveTheirRange) {
+  SaliencyFile a = random_file(1, part('a', 0, 12)), b = random_file(2, part('b', 0, 12));
+  for (SaliencyFile* file : {&a, &b}) {
+    for (float& largest : file->saliency.max_abs) largest = largest > 0 ? 0x1p25f : 0;  // 84 slots per layer and file
+  }
+  expect_error(ExitCode::numerics, {"layer 0", "out of range"}, [&] { add(a, b); });
 }
 
 TEST_F(MergeSaliency, SumsAreTheSums) {

@@ -10,6 +10,7 @@
 
 #include "driver/expect_error.hpp"
 #include "driver/hdf5.hpp"
+#include "driver/output_sums.hpp"
 #include "driver/temporary_directory.hpp"
 
 namespace reap {
@@ -86,6 +87,41 @@ TEST_F(SaliencyFileTest, ComesBackAsItWas) {
   EXPECT_EQ(back.info.domains, info.domains);
 }
 
+TEST_F(SaliencyFileTest, SumsOverOutputsComeBackWhereThereAreSome) {
+  EXPECT_EQ(read_saliency(write(small_info(), small_table())).info.collected, Collected());
+  EXPECT_FALSE(Hdf5Reader(directory_ / "s.h5").has("/gram"));
+  Saliency table = small_table();
+  add_output_sums(table, 1, 3);
+  const SaliencyFile back = read_saliency(write(small_info(), table));
+  EXPECT_EQ(back.info.collected, (Collected{true, true}));
+  EXPECT_EQ(back.saliency.gram, table.gram);
+  EXPECT_EQ(back.saliency.outputs, table.outputs);
+  EXPECT_EQ(back.saliency.hidden, 3);
+  const Hdf5Reader file(directory_ / "s.h5");
+  EXPECT_EQ(file.extents<std::int64_t>("/gram/digits", 3), (Extents{kLayers, 6, kDigits}));
+  EXPECT_EQ(file.extents<std::int64_t>("/outputs/sums", 3), (Extents{kLayers, kExperts, 3}));
+}
+
+TEST_F(SaliencyFileTest, RefusesImpossibleSumsOverOutputs) {
+  const auto refused = [&](const std::vector<std::string>& words, const std::function<void(Saliency&)>& spoil) {
+    expect_refused(words, [&](SaliencyInfo&, Saliency& table) {
+      add_output_sums(table, 1, 3);
+      spoil(table);
+    });
+  };
+  const auto digit = [](Saliency& table, std::int64_t l, std::int64_t i, std::int64_t j, std::int64_t d) {
+    return table.gram.begin() + table.gram_index(l, i, j) + d;
+  };
+  refused({"/gram/digits", "entry 0", "canonical"}, [&](Saliency& t) { *digit(t, 0, 0, 0, 1) = -1; });
+  refused({"/gram/digits", "entry 7", "canonical"}, [&](Saliency& t) { *digit(t, 1, 0, 1, 3) = -0x80000001LL; });
+  refused({"layer 1, experts 1 and 1", "squares"}, [&](Saliency& t) { *digit(t, 1, 1, 1, 3) = -1; });
+  refused({"layer 0, experts 2 and 2", "squares"}, [&](Saliency& t) { *digit(t, 0, 2, 2, 1) += 0x1000000; });
+  refused({"layer 0, experts 0 and 2", "at most"}, [&](Saliency& t) { *digit(t, 0, 0, 2, 3) = 1; });
+  refused({"layer 1, experts 0 and 2", "at most 0"}, [&](Saliency& t) { *digit(t, 1, 0, 2, 0) = 1; });
+  refused({"/outputs/sums", "layer 0, expert 1"}, [&](Saliency& t) { t.outputs[4] = std::int64_t{1} << 50; });
+  refused({"/outputs/sums", "layer 1, expert 2"}, [&](Saliency& t) { t.outputs.back() = 1; });
+}
+
 TEST_F(SaliencyFileTest, HasTheDocumentedDatasets) {
   const Hdf5Reader file(write(small_info(), small_table()));
   EXPECT_EQ(file.text("schema"), "reap-saliency-1");
@@ -109,8 +145,7 @@ TEST_F(SaliencyFileTest, RefusesImpossibleTables) {
   expect_refused({"layer 0", "add up to 9", "4 tokens x top_k 2"}, [](Info&, Saliency& s) { ++s.count(0, 0, 0); });
   expect_refused({"layer 0", "add up to 8"}, [](Info& i, Saliency&) { i.tokens = 5; });
   expect_refused({"layer 1", "expert 1", "-2"}, [](Info&, Saliency& s) { s.count(0, 1, 1) = -2; });
-  expect_refused({"layer 1", "expert 0"},
-                 [](Info&, Saliency& s) { s.count(0, 1, 0) = std::int64_t{1} << 61; });
+  expect_refused({"layer 1", "expert 0"}, [](Info&, Saliency& s) { s.count(0, 1, 0) = std::int64_t{1} << 61; });
   expect_refused({"layer 1", "expert 2"}, [](Info&, Saliency& s) { s.digits(Field::norm, 0, 1, 2)[0] = 1; });
   expect_refused({"expert 2"}, [](Info&, Saliency& s) { s.max_abs[5] = 1; });
   expect_refused({"max_abs nan"}, [](Info&, Saliency& s) { s.max_abs[0] = std::numeric_limits<float>::quiet_NaN(); });

@@ -12,10 +12,10 @@
 namespace reap {
 namespace {
 
+using test::expect_same;
 using test::grids;
 using test::Observer;
 using test::odd_samples;
-using test::same_bits;
 using test::SharedFolder;
 
 void all_expect_equal_on_every_grid(const Comm& world, const Observer& observer) {
@@ -26,8 +26,7 @@ void all_expect_equal_on_every_grid(const Comm& world, const Observer& observer)
       SCOPED_TRACE(
           fmt::format("{} pp {} ep {} dp {}", compute == Compute::fp32 ? "fp32" : "bf16", grid.pp, grid.ep, grid.dp));
       const Saliency got = observer.all_run(world, grid, compute);
-      EXPECT_TRUE(same_bits(got.sums, expected.sums));
-      EXPECT_TRUE(same_bits(got.max_abs, expected.max_abs));
+      expect_same(world, got, expected);
     }
   }
 }

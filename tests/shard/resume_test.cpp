@@ -14,6 +14,7 @@
 namespace reap {
 namespace {
 
+using test::expect_same;
 using test::Observer;
 
 constexpr std::int64_t kBlockTokens = 64;  // some samples alone, some together
@@ -40,11 +41,6 @@ std::string text_of(const Grid& grid, const Holding& holding) {
                      holding.streamed ? "streamed" : "resident", holding.weight_window, holding.wave_rows);
 }
 
-void expect_same(const Saliency& got, const Saliency& expected) {
-  EXPECT_TRUE(test::same_bits(got.sums, expected.sums));
-  EXPECT_TRUE(test::same_bits(got.max_abs, expected.max_abs));
-}
-
 TEST(Streaming, GivesTheBitsOfAResidentPass) {
   const Comm world(MPI_COMM_WORLD);
   const Fixture f(world);
@@ -56,7 +52,7 @@ TEST(Streaming, GivesTheBitsOfAResidentPass) {
         Observer::Manner manner;
         manner.holding = holding;
         if (scratch) manner.scratch = f.folder.path();
-        expect_same(f.observer.all_run(world, grid, manner), f.expected);
+        expect_same(world, f.observer.all_run(world, grid, manner), f.expected);
       }
     }
   }
@@ -155,7 +151,7 @@ TEST(Saving, LeavesThePassAsItWas) {
         expect_consistent(all_save(world, snapshot, own, f.observer.model().hidden), f.observer);
         ++saves;
       };
-      expect_same(f.observer.all_run(world, grid, manner), f.expected);
+      expect_same(world, f.observer.all_run(world, grid, manner), f.expected);
       EXPECT_GT(saves, 0);
     }
   }
@@ -191,7 +187,7 @@ TEST(Resuming, GivesTheBitsOfAPassInOnePiece) {
         expect_consistent(*next, f.observer);
       };
       try {
-        expect_same(f.observer.all_run(world, grid, manner), f.expected);
+        expect_same(world, f.observer.all_run(world, grid, manner), f.expected);
         over = true;
       } catch (const SharedError& error) {
         ASSERT_EQ(error.code(), ExitCode::stopped) << error.what();
@@ -216,7 +212,7 @@ TEST(Resuming, HasNothingToDoWhenAllBlocksAreDone) {
       manner.holding = holding;
       const std::vector<std::int64_t> done(f.observer.blocks().size(), f.observer.model().layers);
       manner.start = {{f.expected, done}, [](std::int64_t block, float*) { FAIL() << "read block " << block; }};
-      expect_same(f.observer.all_run(world, grid, manner), f.expected);
+      expect_same(world, f.observer.all_run(world, grid, manner), f.expected);
     }
   }
 }
@@ -294,7 +290,7 @@ TEST(Resuming, ReachesACutWhateverTheColumnsOfAGroupHaveToDo) {
         const int asked = slow * grid.ep + (grid.ep - 1);  // a rank of an odd column
         const std::optional<Saved> saved = all_run_until(world, observer, grid, manner, is_slow, asked, layers);
         if (saved) manner.start = saved->start();
-        expect_same(observer.all_run(world, grid, manner), expected);
+        expect_same(world, observer.all_run(world, grid, manner), expected);
       }
     }
   }
