@@ -17,6 +17,7 @@ constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(float));
 
 using Vec = float __attribute__((vector_size(kVectorBytes)));
 using IntVec = std::int32_t __attribute__((vector_size(kVectorBytes)));
+using UintVec = std::uint32_t __attribute__((vector_size(kVectorBytes)));
 using LooseVec = float __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
 using LooseHalf = std::uint16_t __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
 
@@ -45,8 +46,8 @@ static inline Vec exp_nonpositive(Vec x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   const Vec e = (p * r * r + r) + 1.0f;
-  // The low bits of `shifted` hold n; moved to the exponent they scale by 2^n.
-  const IntVec scaled = reinterpret_cast<IntVec>(e) + (reinterpret_cast<IntVec>(shifted) << 23);
+  // The low bits of `shifted` hold n; moved to the exponent they scale by 2^n. Where x is too low for that, they wrap.
+  const UintVec scaled = reinterpret_cast<UintVec>(e) + (reinterpret_cast<UintVec>(shifted) << 23);
   return x < kLowest ? Vec{} : (x == x ? reinterpret_cast<Vec>(scaled) : x);
 }
 
