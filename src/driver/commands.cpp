@@ -105,7 +105,8 @@ const std::vector<Command>& commands() {
        "model calibration saliency output collect compute block-tokens pp ep dp device threads cpu-isa memory-budget "
        "weights machine "
        "scratch "
-       "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts domain-weight protect seed "
+       "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts domain-weight protect "
+       "allocation seed "
        "max-shard-size mtp overwrite verify",
        run},
       {"observe", "the calibration pass alone: model + calibration -> saliency file",
@@ -129,10 +130,12 @@ const std::vector<Command>& commands() {
        "Needs --saliency and --ratio (or --keep); --plan names the file to write. Without --plan it only shows the "
        "table.\n\n"
        "  reap_dist plan --saliency saliency.h5 --ratio 0.25 --plan plan.json\n",
-       "saliency plan ratio keep criterion keep-multiple preserve-super-experts domain-weight protect seed", plan},
+       "saliency plan ratio keep criterion keep-multiple preserve-super-experts domain-weight protect allocation seed",
+       plan},
       {"eval", "how well a model predicts held-out samples, and how plans would change that; nothing is pruned",
        "Needs --model and --heldout. Perplexity by domain; with --plan, any number of plans are applied as masks in\n"
-       "the same pass and compared with the unpruned model: KL divergence, top-1 agreement, overlap. --evaluation keeps\n"
+       "the same pass and compared with the unpruned model: KL divergence, top-1 agreement, overlap. --evaluation "
+       "keeps\n"
        "it as JSON.\n\n"
        "  mpirun -n 8 reap_dist eval --model MiniMax-M2 --heldout heldout.h5 --plan a.plan.json b.plan.json \\\n"
        "    --evaluation evaluation.json\n",

@@ -66,6 +66,7 @@ const std::vector<Formula>& formulas() {
        [](const Totals& t, std::size_t at, const Parameters&) { return sum(t, Field::gate, at); }},
       {"max_activation", "max |f|", false,
        [](const Totals& t, std::size_t at, const Parameters&) { return t.max_abs[at]; }},
+      {"gram", "squared error of the layer's output without it and those before it", false, nullptr},
       {"random", "a seeded draw", false,
        [](const Totals& t, std::size_t at, const Parameters& p) {
          const auto i = static_cast<std::int64_t>(at);
@@ -102,6 +103,9 @@ double random_score(std::uint64_t seed, std::int64_t layer, std::int64_t expert)
 }
 
 std::vector<double> scores(const WeightedTotals& totals, const Criterion& criterion, std::uint64_t seed) {
+  if (!criterion.by_expert()) {
+    fail(ExitCode::usage, "criterion {} ranks by sums that are there for all samples together only", criterion.name);
+  }
   const Parameters parameters{criterion.alpha, seed};
   std::vector<double> result(totals.count.size(), 0.0);
   for (std::size_t at = 0; at < result.size(); ++at) {

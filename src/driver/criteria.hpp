@@ -21,7 +21,8 @@ struct Formula {
   std::string_view name;     // "reap"; that of a family ends with a colon, "reap:", and a number from 0 to 1 follows
   std::string_view formula;  // for people
   bool averages;             // over slots, so that more of them make the score surer; not a draw or an extreme
-  /// The score of one expert; called only for experts with at least one token.
+  /// The score of one expert; called only for experts with at least one token. Null for a criterion that ranks the
+  /// experts of a layer together, by sums of its own.
   /// @param at  index of [layer, expert] in the totals
   double (*score)(const WeightedTotals& totals, std::size_t at, const Parameters& parameters);
 };
@@ -37,6 +38,7 @@ struct Criterion {
   const Formula* formula = nullptr;
   double alpha = 0;
   std::string name;  // canonical: "reap:0.5", also where "reap:.50" was asked for
+  bool by_expert() const { return formula->score != nullptr; }
 };
 
 /// @throws Error(usage) for an unknown name, or a number that is missing or outside [0, 1]
@@ -46,6 +48,7 @@ Criterion parse_criterion(std::string_view text);
 double random_score(std::uint64_t seed, std::int64_t layer, std::int64_t expert);
 
 /// Scores of all experts of all layers, [layers, experts]. Experts with no token score 0.
+/// @throws Error(usage) for a criterion that is not by expert
 std::vector<double> scores(const WeightedTotals& totals, const Criterion& criterion, std::uint64_t seed);
 
 /// Experts of one layer in the order in which they are dropped: no token first, then the lowest score; of equals the

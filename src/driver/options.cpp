@@ -28,6 +28,7 @@ struct Texts {
   std::string cpu_isa = "auto";
   std::string part = "1/1";
   std::vector<std::string> collect = {"gram"};
+  std::string allocation = "layer";
   std::string memory_budget = "0";
   std::string weights = "auto";
   std::string max_shard_size = "5GB";
@@ -143,6 +144,8 @@ po::options_description plan_options(Options& o, Texts& t) {
       "code:0.1");
   add("starved", po::value(&o.starved)->default_value(o.starved),
       "inspect: experts with fewer tokens than this count as starved");
+  add("allocation", po::value(&t.allocation)->default_value(t.allocation),
+      "layer: every layer drops as many; global: all layers share one budget (criterion gram; for eval)");
   add("seed", po::value(&o.plan_request.seed)->default_value(0), "seed of criterion random");
   return group;
 }
@@ -239,6 +242,8 @@ void apply_texts(Options& o, const Texts& t) {
                               {"amx", CpuIsa::amx}});
   o.part = parse_part(t.part);
   o.collected = parse_collect(t.collect);
+  o.plan_request.allocation =
+      one_of<Allocation>(t.allocation, "allocation", {{"layer", Allocation::layer}, {"global", Allocation::global}});
   o.write.mtp = one_of<Mtp>(t.mtp, "mtp", {{"drop", Mtp::drop}, {"keep", Mtp::keep}});
   o.write.max_shard_bytes = parse_bytes(t.max_shard_size, "max-shard-size");
   o.memory_budget = parse_bytes(t.memory_budget, "memory-budget");
@@ -280,6 +285,9 @@ void check_ranges(const Options& o) {
   if (!(o.timeout_seconds >= 0)) fail(ExitCode::usage, "--timeout {}: must be at least 0", o.timeout_seconds);
   for (const double ratio : o.ratios) {
     if (!(ratio >= 0 && ratio < 1)) fail(ExitCode::usage, "--ratio {}: must be at least 0 and below 1", ratio);
+  }
+  if (!o.calibration.empty() && !o.collected.gram && std::ranges::find(o.criteria, "gram") != o.criteria.end()) {
+    fail(ExitCode::usage, "--criterion gram needs what --collect gram sums");
   }
   if (o.plan_request.keep > 0 && !o.ratios.empty()) fail(ExitCode::usage, "--keep and --ratio exclude each other");
 }

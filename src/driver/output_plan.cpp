@@ -15,6 +15,7 @@ namespace reap {
 namespace {
 
 void check_plan(const Plan& plan, const Model& model) {
+  check_equal_counts(plan.request);
   if (std::cmp_not_equal(plan.layers.size(), model.layers) || plan.experts != model.router.experts) {
     fail(ExitCode::bad_input, "the plan is for {} layers of {} experts, the model has {} of {}", plan.layers.size(),
          plan.experts, model.layers, model.router.experts);
@@ -23,6 +24,7 @@ void check_plan(const Plan& plan, const Model& model) {
     fail(ExitCode::bad_input, "the plan keeps {} experts per layer; a token needs {} and there are {}", plan.kept,
          model.router.top_k, plan.experts);
   }
+  check_equal_counts(plan.request);
   for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
     const std::vector<std::int32_t>& keep = plan.layers[layer].keep;
     const bool ascending = std::adjacent_find(keep.begin(), keep.end(), std::greater_equal<>()) == keep.end();
@@ -99,6 +101,13 @@ class Packer {
 };
 
 }  // namespace
+
+void check_equal_counts(const PlanRequest& request) {
+  if (request.allocation == Allocation::layer) return;
+  fail(ExitCode::usage,
+       "--allocation global leaves unequal numbers of experts, but a config.json holds one num_local_experts for all "
+       "layers; eval takes such plans, a pruned model needs --allocation layer");
+}
 
 std::vector<OutputFile> plan_output(const Checkpoint& source, const Model& model, const std::vector<Claim>& claims,
                                     const Plan& plan, const WriteOptions& options) {

@@ -32,6 +32,9 @@ struct OutputFile {
   std::uint64_t bytes;  // header and data
 };
 
+/// That a pruned model can hold what the request asks for: as many experts in every layer. @throws Error(usage)
+void check_equal_counts(const PlanRequest& request);
+
 /// The files of a pruned model: a function of source, plan and options only, never of the ranks. Files are filled in
 /// the order of the source (file, then offset), so reading is sequential. Within a file wider element types come first,
 /// as the format's own writer has it: every tensor is aligned to its element then.

@@ -4,9 +4,11 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <utility>
 
 #include "driver/criteria.hpp"
 #include "driver/exemptions.hpp"
+#include "driver/gram_choice.hpp"
 #include "kernels/check.hpp"
 
 namespace reap {
@@ -18,25 +20,30 @@ struct Exempt {
   std::vector<bool> carrying;  // much of a domain: --protect
 };
 
-LayerPlan plan_layer(std::span<const double> score, std::span<const std::int64_t> count, const Exempt& exempt,
+/// How a criterion ranks the experts of a layer.
+struct Ranking {
+  std::vector<double> score;
+  std::vector<std::int32_t> order;  // in which they go
+};
+
+LayerPlan plan_layer(const Ranking& ranking, std::span<const std::int64_t> count, const Exempt& exempt,
                      std::int64_t kept, std::int64_t layer) {
+  const auto& [score, order] = ranking;
   LayerPlan plan;
-  plan.score.assign(score.begin(), score.end());
+  plan.score = score;
   plan.count.assign(count.begin(), count.end());
-  const std::vector<std::int32_t> order = drop_order(score, count);
   const std::size_t to_drop = score.size() - static_cast<std::size_t>(kept);
   std::vector<bool> dropped(score.size(), false);
   std::size_t done = 0;
-  double highest_dropped = 0;
-  std::vector<bool> passed_over(score.size(), false);  // kept although a better one goes
-  for (std::size_t place = 0; done < to_drop && place < order.size(); ++place) {
+  double last_dropped = 0;
+  std::size_t place = 0;
+  for (; done < to_drop && place < order.size(); ++place) {
     const auto e = static_cast<std::size_t>(order[place]);
     if (exempt.super[e]) plan.preserved.push_back(order[place]);
     if (exempt.carrying[e]) plan.protected_experts.push_back(order[place]);
-    passed_over[e] = exempt.super[e] || exempt.carrying[e];
-    if (passed_over[e]) continue;
+    if (exempt.super[e] || exempt.carrying[e]) continue;
     dropped[e] = true;
-    highest_dropped = score[e];
+    last_dropped = score[e];
     ++done;
   }
   if (done < to_drop) {
@@ -45,13 +52,10 @@ LayerPlan plan_layer(std::span<const double> score, std::span<const std::int64_t
   }
   std::ranges::sort(plan.preserved);
   std::ranges::sort(plan.protected_experts);
-  double lowest_kept = std::numeric_limits<double>::infinity();
   for (std::size_t e = 0; e < score.size(); ++e) {
-    if (dropped[e]) continue;
-    plan.keep.push_back(static_cast<std::int32_t>(e));
-    if (!passed_over[e]) lowest_kept = std::min(lowest_kept, score[e]);
+    if (!dropped[e]) plan.keep.push_back(static_cast<std::int32_t>(e));
   }
-  plan.margin = to_drop == 0 || std::isinf(lowest_kept) ? 0 : lowest_kept - highest_dropped;
+  if (to_drop > 0 && place < order.size()) plan.margin = score[static_cast<std::size_t>(order[place])] - last_dropped;
   return plan;
 }
 
@@ -77,6 +81,63 @@ std::vector<PlanDomain> domains_of(const SaliencyFile& file) {
   return domains;
 }
 
+std::span<const std::int64_t> counts_of(const WeightedTotals& totals, std::size_t layer) {
+  const auto experts = static_cast<std::size_t>(totals.experts);
+  return std::span(totals.count).subspan(layer * experts, experts);
+}
+
+std::vector<Ranking> rank_by_score(const WeightedTotals& totals, const Criterion& criterion, std::uint64_t seed) {
+  const std::vector<double> all = scores(totals, criterion, seed);
+  const auto experts = static_cast<std::size_t>(totals.experts);
+  std::vector<Ranking> rankings;
+  for (std::size_t layer = 0; std::cmp_less(layer, totals.layers); ++layer) {
+    const auto score = std::span(all).subspan(layer * experts, experts);
+    rankings.push_back({{score.begin(), score.end()}, drop_order(score, counts_of(totals, layer))});
+  }
+  return rankings;
+}
+
+std::vector<RemovalOrder> removal_orders(const SaliencyFile& file, const WeightedTotals& totals,
+                                         const std::vector<Exempt>& exempt) {
+  std::vector<RemovalOrder> orders;
+  for (std::size_t layer = 0; layer < exempt.size(); ++layer) {
+    std::vector<bool> stays = exempt[layer].super;
+    for (std::size_t e = 0; e < stays.size(); ++e) stays[e] = stays[e] || exempt[layer].carrying[e];
+    orders.push_back(removal_order(file.saliency, static_cast<std::int64_t>(layer), counts_of(totals, layer), stays));
+  }
+  return orders;
+}
+
+/// The order of removal, behind those that are passed over: they have no place in it, and the error of going alone.
+std::vector<Ranking> rank_by_removal(const SaliencyFile& file, const std::vector<RemovalOrder>& orders) {
+  std::vector<Ranking> rankings;
+  for (std::size_t layer = 0; layer < orders.size(); ++layer) {
+    Ranking ranking{lone_errors(file.saliency, static_cast<std::int64_t>(layer)), {}};
+    for (std::size_t e = 0; e < ranking.score.size(); ++e) {
+      const auto id = static_cast<std::int32_t>(e);
+      if (std::ranges::find(orders[layer].expert, id) == orders[layer].expert.end()) ranking.order.push_back(id);
+    }
+    for (std::size_t place = 0; place < orders[layer].expert.size(); ++place) {
+      const std::int32_t id = orders[layer].expert[place];
+      ranking.score[static_cast<std::size_t>(id)] = orders[layer].error[place];
+      ranking.order.push_back(id);
+    }
+    rankings.push_back(std::move(ranking));
+  }
+  return rankings;
+}
+
+/// [layers] how many stay when all layers share one budget; of none fewer than top_k.
+std::vector<std::int64_t> kept_globally(const Plan& plan, const std::vector<RemovalOrder>& orders) {
+  std::vector<std::int64_t> most;
+  for (const RemovalOrder& order : orders)
+    most.push_back(std::min(std::ssize(order.expert), plan.experts - plan.top_k));
+  const auto layers = static_cast<std::int64_t>(orders.size());
+  std::vector<std::int64_t> kept = share_budget(orders, most, layers * (plan.experts - plan.kept));
+  for (std::int64_t& count : kept) count = plan.experts - count;
+  return kept;
+}
+
 WeightedTotals totals_of(const SaliencyFile& file, const PlanRequest& request) {
   if (request.domain_weights.empty()) return whole_totals(file.saliency);
   std::vector<double> groups;
@@ -87,6 +148,7 @@ WeightedTotals totals_of(const SaliencyFile& file, const PlanRequest& request) {
 }  // namespace
 
 std::int64_t kept_experts(const PlanRequest& request, std::int64_t experts, std::int64_t top_k) {
+  check_together(request);
   if (!(request.ratio >= 0 && request.ratio < 1)) {
     fail(ExitCode::usage, "ratio {}: must be at least 0 and below 1", request.ratio);
   }
@@ -107,6 +169,10 @@ std::int64_t kept_experts(const PlanRequest& request, std::int64_t experts, std:
 
 Plan make_plan(const SaliencyFile& file, const PlanRequest& request) {
   const Criterion criterion = parse_criterion(request.criterion);
+  if (!criterion.by_expert() && file.saliency.gram.empty()) {
+    fail(ExitCode::usage, "criterion {}: the saliency file has no such sums; observe again with --collect gram",
+         criterion.name);
+  }
   check_domains(request, file.info.domains);
   Plan plan;
   plan.request = request;
@@ -126,13 +192,19 @@ Plan make_plan(const SaliencyFile& file, const PlanRequest& request) {
   plan.kept = kept_experts(request, plan.experts, plan.top_k);
 
   const WeightedTotals totals = totals_of(file, plan.request);
-  const std::vector<double> score = scores(totals, criterion, request.seed);
   const std::vector<Exempt> exempt = exemptions(file, totals, plan.request);
-  const auto experts = static_cast<std::size_t>(plan.experts);
+  std::vector<std::int64_t> kept(exempt.size(), plan.kept);
+  std::vector<Ranking> rankings;
+  if (criterion.by_expert()) {
+    rankings = rank_by_score(totals, criterion, request.seed);
+  } else {
+    const std::vector<RemovalOrder> orders = removal_orders(file, totals, exempt);
+    rankings = rank_by_removal(file, orders);
+    if (request.allocation == Allocation::global) kept = kept_globally(plan, orders);
+  }
   for (std::size_t layer = 0; layer < exempt.size(); ++layer) {
-    plan.layers.push_back(plan_layer(std::span(score).subspan(layer * experts, experts),
-                                     std::span(totals.count).subspan(layer * experts, experts), exempt[layer],
-                                     plan.kept, static_cast<std::int64_t>(layer)));
+    plan.layers.push_back(plan_layer(rankings[layer], counts_of(totals, layer), exempt[layer], kept[layer],
+                                     static_cast<std::int64_t>(layer)));
   }
   return plan;
 }

@@ -15,7 +15,7 @@ struct LayerPlan {
   std::vector<std::int32_t> keep;   // ascending original ids
   std::vector<double> score;        // [experts]
   std::vector<std::int64_t> count;  // [experts] tokens, of domains whose weight is above 0
-  double margin = 0;                // lowest score kept by rank - highest dropped; 0 when nothing is dropped
+  double margin = 0;                // score of the next to go - that of the last dropped; 0 when nothing is dropped
   // Kept although experts that rank higher go:
   std::vector<std::int32_t> preserved;          // super experts
   std::vector<std::int32_t> protected_experts;  // that carry much of a domain
@@ -39,7 +39,7 @@ struct Plan {
   std::int64_t block_tokens = 0;
   std::string numerics_id;
   std::int64_t experts = 0;  // before
-  std::int64_t kept = 0;     // after, per layer
+  std::int64_t kept = 0;     // after, per layer; on average where layers share one budget
   std::int64_t top_k = 0;
   std::vector<LayerPlan> layers;
 };
@@ -50,7 +50,7 @@ std::int64_t kept_experts(const PlanRequest& request, std::int64_t experts, std:
 /// Decides which experts stay. Means are formed once, in fp64; experts with no token rank last; of equal scores the
 /// lower id is kept; never fewer than top_k are kept. Source: REAP, arXiv:2510.13999.
 /// @throws Error(usage) for an unknown criterion or domain, a ratio outside [0, 1), or a request that would keep fewer
-///         than top_k, or drop experts that it protects
+///         than top_k, or drop experts that it protects, or sums that the file does not have
 Plan make_plan(const SaliencyFile& saliency, const PlanRequest& request);
 
 /// plan.json (docs/format/plan.md), canonical: the same plan gives the same bytes.

@@ -50,7 +50,11 @@ LayerPlan parse_layer(const Json& object, const Plan& plan, std::size_t index, c
       !ascending_in(layer.protected_experts, plan.experts)) {
     fail(ExitCode::bad_input, "{}: expert numbers must ascend within [0, {})", where, plan.experts);
   }
-  if (static_cast<std::int64_t>(layer.keep.size()) != plan.kept) {
+  const bool equal = plan.request.allocation == Allocation::layer;
+  if (!equal && std::ssize(layer.keep) < plan.top_k) {
+    fail(ExitCode::bad_input, "{}: keeps {} experts with top-{} routing", where, layer.keep.size(), plan.top_k);
+  }
+  if (equal && std::ssize(layer.keep) != plan.kept) {
     fail(ExitCode::bad_input, "{}: keeps {} experts, but the plan says {} for every layer", where, layer.keep.size(),
          plan.kept);
   }
@@ -157,7 +161,14 @@ Plan parse_plan(const std::string& text, const std::string& what) {
   if (layers == json.end() || !layers->is_array() || layers->empty()) {
     fail(ExitCode::bad_input, "{}: 'layers' must be an array of one object per layer", what);
   }
-  for (const Json& layer : *layers) plan.layers.push_back(parse_layer(layer, plan, plan.layers.size(), what));
+  std::int64_t kept = 0;
+  for (const Json& layer : *layers) {
+    plan.layers.push_back(parse_layer(layer, plan, plan.layers.size(), what));
+    kept += std::ssize(plan.layers.back().keep);
+  }
+  if (kept != plan.kept * std::ssize(plan.layers)) {
+    fail(ExitCode::bad_input, "{}: its layers keep {} experts, not {} on average", what, kept, plan.kept);
+  }
   return plan;
 }
 
@@ -169,9 +180,10 @@ Plan read_plan(const std::filesystem::path& file) {
 
 std::string plan_table(const Plan& plan) {
   const PlanRequest& r = plan.request;
-  std::string text = fmt::format("{} ({}): {} of {} experts stay in each of {} layers\n\n", r.criterion,
-                                 r.keep > 0 ? fmt::format("keep {}", r.keep) : fmt::format("ratio {}", r.ratio),
-                                 plan.kept, plan.experts, plan.layers.size());
+  std::string text =
+      fmt::format("{} ({}): {} of {} experts stay in each of {} layers{}\n\n", r.criterion,
+                  r.keep > 0 ? fmt::format("keep {}", r.keep) : fmt::format("ratio {}", r.ratio), plan.kept,
+                  plan.experts, plan.layers.size(), r.allocation == Allocation::global ? " on average" : "");
   if (!r.domain_weights.empty()) text += fmt::format("weights of domains: {}, else 1\n\n", list_text(r.domain_weights));
   if (!r.protect.empty()) text += fmt::format("protected, above this share of a domain: {}\n\n", list_text(r.protect));
   text += fmt::format("{:>5} {:>6} {:>15} {:>14} {:>12} {:>9} {:>10} {:>10}\n", "layer", "kept", "highest dropped",

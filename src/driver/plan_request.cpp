@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "driver/criteria.hpp"
 #include "kernels/check.hpp"
 
 namespace reap {
@@ -13,6 +14,7 @@ namespace {
 
 constexpr const char* kWeights = "domain_weights";
 constexpr const char* kProtect = "protect";
+constexpr const char* kAllocation = "allocation";
 
 bool by_name(const DomainNumber& a, const DomainNumber& b) { return a.domain < b.domain; }
 
@@ -58,6 +60,7 @@ std::vector<DomainNumber> read_numbers(const Json& object, const char* key) {
 std::string plan_name(const PlanRequest& request) {
   std::string criterion = request.criterion;
   std::ranges::replace(criterion, ':', '_');  // rsync and scp take what is before a colon for a host
+  if (request.allocation == Allocation::global) criterion += "-global";
   return request.keep > 0 ? fmt::format("{}-keep-{}", criterion, request.keep)
                           : fmt::format("{}-{}", criterion, request.ratio);
 }
@@ -86,6 +89,22 @@ std::vector<DomainNumber> parse_domain_numbers(const std::vector<std::string>& t
   const auto twice = std::ranges::adjacent_find(numbers, {}, &DomainNumber::domain);
   if (twice != numbers.end()) fail(ExitCode::usage, "--{}: {} is given twice", option, shown(twice->domain));
   return numbers;
+}
+
+void check_together(const PlanRequest& request) {
+  const bool by_expert = parse_criterion(request.criterion).by_expert();
+  if (!by_expert && !without_ones(request.domain_weights).empty()) {
+    fail(ExitCode::usage, "--domain-weight: criterion {} rests on sums over all domains together", request.criterion);
+  }
+  if (request.allocation == Allocation::layer) return;
+  if (by_expert) {
+    fail(ExitCode::usage,
+         "--allocation global: scores of {} do not compare from layer to layer; the criterion for it is gram",
+         request.criterion);
+  }
+  if (request.keep_multiple > 1) {
+    fail(ExitCode::usage, "--allocation global and --keep-multiple exclude each other: layers keep unequal numbers");
+  }
 }
 
 std::vector<DomainNumber> without_ones(std::vector<DomainNumber> weights) {
@@ -127,11 +146,16 @@ std::string list_text(const std::vector<DomainNumber>& numbers) {
 void add_domain_members(Json& object, const PlanRequest& request) {
   add_numbers(object, kWeights, request.domain_weights);
   add_numbers(object, kProtect, request.protect);
+  if (request.allocation == Allocation::global) object[kAllocation] = "global";
 }
 
 void read_domain_members(const Json& object, PlanRequest& request) {
   request.domain_weights = read_numbers(object, kWeights);
   request.protect = read_numbers(object, kProtect);
+  const auto allocation = object.find(kAllocation);
+  if (allocation == object.end()) return;
+  if (*allocation != "global") fail(ExitCode::bad_input, "'{}' is not \"global\"", kAllocation);
+  request.allocation = Allocation::global;
 }
 
 }  // namespace reap

@@ -17,6 +17,9 @@ struct DomainNumber {
   bool operator==(const DomainNumber&) const = default;
 };
 
+/// Whether every layer drops as many, or all layers share one budget.
+enum class Allocation : std::uint8_t { layer, global };
+
 /// How experts are chosen.
 struct PlanRequest {
   std::string criterion = "reap";  // as criterion_name() writes it
@@ -27,6 +30,7 @@ struct PlanRequest {
   bool preserve_super_experts = false;
   std::vector<DomainNumber> domain_weights = {};  // by ascending name; in a plan none is 1
   std::vector<DomainNumber> protect = {};         // by ascending name: share of the domain's saliency
+  Allocation allocation = Allocation::layer;
 };
 
 /// "reap-0.25", "reap_0.5-keep-192": what the output of a request is called. A good name for a folder.
@@ -36,6 +40,10 @@ std::string plan_name(const PlanRequest& request);
 /// @throws Error(usage) for a text that is no such pair, a number below 0 or not finite, or a domain named twice
 std::vector<DomainNumber> parse_domain_numbers(const std::vector<std::string>& texts, char separator,
                                                std::string_view option);
+
+/// That the parts of a request go together: an allocation over all layers needs a criterion that compares them, and
+/// weights of domains one that has sums by domain. @throws Error(usage)
+void check_together(const PlanRequest& request);
 
 /// The weights that say something: those of 1 are as good as not given.
 std::vector<DomainNumber> without_ones(std::vector<DomainNumber> weights);

@@ -66,6 +66,7 @@ class Phases {
 
 void check_output(const Source& source, const PlanRequest& request, const fs::path& output,
                   const WriteOptions& options) {
+  check_equal_counts(request);
   const Staging staging(output);
   staging.recover();
   staging.check_place(source.checkpoint.directory());
