@@ -66,6 +66,7 @@ void Observer::all_pass(
                       .scratch = manner.scratch,
                       .start = manner.start,
                       .make_backend = make_backend,
+                      .connect = manner.connect,
                       .variants = manner.variants,
                       .collected = manner.collected};
   all_run(pulse, plan, *backend);

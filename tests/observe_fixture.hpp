@@ -43,6 +43,7 @@ class Observer {
     PassEvents events = {};
     std::vector<KeptExperts> variants = {{}};
     Collected collected = {.gram = true, .outputs = true};
+    ConnectDevices connect = {};
   };
 
   /// What `all_run` does with a pass on a grid. Collective over `comm`, whose size is that of the grid.
@@ -50,7 +51,9 @@ class Observer {
                 const std::function<void(Pulse& pulse, const PassPlan& plan, Backend& backend)>& all_run) const;
   /// One calibration pass of a CPU backend with one thread. Collective over `comm`, whose size is that of the grid.
   Saliency all_run(const Comm& comm, const Grid& grid, const Manner& manner) const;
-  Saliency all_run(const Comm& comm, const Grid& grid, Compute compute) const { return all_run(comm, grid, Manner{compute}); }
+  Saliency all_run(const Comm& comm, const Grid& grid, Compute compute) const {
+    return all_run(comm, grid, Manner{compute});
+  }
 
  private:
   Checkpoint checkpoint_;

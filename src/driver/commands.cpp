@@ -102,7 +102,8 @@ const std::vector<Command>& commands() {
        "it\n"
        "works from the file that --saliency names, for example one of merge.\n\n"
        "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n",
-       "model calibration saliency output collect compute block-tokens pp ep dp device threads cpu-isa memory-budget "
+       "model calibration saliency output collect compute block-tokens pp ep dp device transport threads cpu-isa "
+       "memory-budget "
        "weights machine "
        "scratch "
        "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts domain-weight protect "
@@ -114,7 +115,8 @@ const std::vector<Command>& commands() {
        "that\n"
        "of a share, and merge makes the whole of all shares.\n\n"
        "  mpirun -n 8 reap_dist observe --model MiniMax-M2 --calibration calib.h5 --saliency saliency.h5\n",
-       "model calibration saliency part collect compute block-tokens pp ep dp device threads cpu-isa memory-budget "
+       "model calibration saliency part collect compute block-tokens pp ep dp device transport threads cpu-isa "
+       "memory-budget "
        "weights machine "
        "scratch "
        "state checkpoint-minutes overwrite",
@@ -139,7 +141,8 @@ const std::vector<Command>& commands() {
        "it as JSON.\n\n"
        "  mpirun -n 8 reap_dist eval --model MiniMax-M2 --heldout heldout.h5 --plan a.plan.json b.plan.json \\\n"
        "    --evaluation evaluation.json\n",
-       "model heldout plan samples-per-domain evaluation compute block-tokens pp ep dp device threads cpu-isa "
+       "model heldout plan samples-per-domain evaluation compute block-tokens pp ep dp device transport threads "
+       "cpu-isa "
        "memory-budget "
        "weights machine scratch overwrite",
        eval},

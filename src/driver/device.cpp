@@ -55,7 +55,7 @@ Device all_choose_device(const Comm& world, DeviceChoice wanted, Log& log) {
                     "many ranks on a node as it has GPUs",
                     most_sharing));
   }
-  return {static_cast<int>(index), own.memory_bytes / 10 * kUsableTenths / sharing};
+  return {static_cast<int>(index), own.memory_bytes / 10 * kUsableTenths / sharing, sharing > 1};
 }
 
 std::unique_ptr<Backend> make_backend(const Device& device, Compute compute, int threads, CpuIsa isa) {

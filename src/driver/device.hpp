@@ -15,6 +15,7 @@ namespace reap {
 struct Device {
   int gpu = -1;                   // as CUDA counts the visible ones; -1 = the CPU
   std::int64_t memory_bytes = 0;  // what this rank may use of the GPU's memory; 0 on the CPU
+  bool shared = false;            // other ranks compute on the same GPU
 };
 
 /// Either every rank computes on a GPU or none does. The ranks of a node take its visible GPUs by turns; where there

@@ -25,6 +25,7 @@ namespace {
 struct Texts {
   std::string compute = "bf16";
   std::string device = "auto";
+  std::string transport = "auto";
   std::string cpu_isa = "auto";
   std::string part = "1/1";
   std::vector<std::string> collect = {"gram"};
@@ -83,6 +84,9 @@ po::options_description compute_options(Options& o, Texts& t) {
   add("dp", po::value(&o.grid.dp)->default_value(0), "data replicas; 0 = chosen");
   add("device", po::value(&t.device)->default_value(t.device),
       "cuda: GPUs; cpu; auto: GPUs where every rank has one; the bits depend on it");
+  add("transport", po::value(&t.transport)->default_value(t.transport),
+      "between ranks, nccl: from GPU to GPU; mpi: through host memory; auto: nccl where every rank has a GPU of its "
+      "own");
   add("threads", po::value(&o.threads)->default_value(0), "threads per rank; 0 = cores of the node / ranks on it");
   add("cpu-isa", po::value(&t.cpu_isa)->default_value(t.cpu_isa),
       "newest CPU instructions to use: avx2, avx512, avx512_bf16, amx or auto; the bits depend on it");
@@ -234,6 +238,9 @@ void apply_texts(Options& o, const Texts& t) {
   o.device = one_of<DeviceChoice>(
       t.device, "device",
       {{"auto", DeviceChoice::automatic}, {"cuda", DeviceChoice::cuda}, {"cpu", DeviceChoice::cpu}});
+  o.transport = one_of<TransportChoice>(
+      t.transport, "transport",
+      {{"auto", TransportChoice::automatic}, {"mpi", TransportChoice::mpi}, {"nccl", TransportChoice::nccl}});
   o.cpu_isa = one_of<CpuIsa>(t.cpu_isa, "cpu-isa",
                              {{"auto", CpuIsa::automatic},
                               {"avx2", CpuIsa::avx2},

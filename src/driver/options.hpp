@@ -17,6 +17,9 @@ namespace reap {
 /// What ranks compute on; automatic = GPUs where every rank has one.
 enum class DeviceChoice : std::uint8_t { automatic, cuda, cpu };
 
+/// How data gets from rank to rank; automatic = NCCL where every rank has a GPU of its own.
+enum class TransportChoice : std::uint8_t { automatic, mpi, nccl };
+
 /// What the user asked for. The defaults here are the program's defaults.
 struct Options {
   std::string command = "run";
@@ -42,6 +45,7 @@ struct Options {
   Grid grid;                            // 0 = chosen
   int threads = 0;  // per rank; 0 = cores of the node / ranks on it
   DeviceChoice device = DeviceChoice::automatic;
+  TransportChoice transport = TransportChoice::automatic;
   CpuIsa cpu_isa = CpuIsa::automatic;
   std::int64_t memory_budget = 0;  // bytes per rank; 0 = memory of the node / ranks on it
   WeightsMode weights = WeightsMode::automatic;

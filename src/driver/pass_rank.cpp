@@ -4,6 +4,7 @@
 
 #include "driver/atomic_file.hpp"
 #include "driver/resources.hpp"
+#include "driver/transport.hpp"
 #include "kernels/check.hpp"
 
 namespace reap {
@@ -40,6 +41,7 @@ PassRank all_join_pass(Job& job, const Model& model, const Samples& samples, std
     rank.backend = make_backend(rank.device, o.compute, rank.threads, o.cpu_isa);
   });
   all_agree_on_numerics(job.world, rank.backend->numerics_id());
+  rank.connect = all_choose_transport(job.world, o.transport, rank.device, *rank.backend, job.log);
   return rank;
 }
 
@@ -53,13 +55,15 @@ PassPlan PassRank::plan(const Source& source, const Samples& samples, const Opti
           .scratch = options.scratch,
           .make_backend = [device = device, compute = options.compute,
                            isa = options.cpu_isa] { return reap::make_backend(device, compute, 1, isa); },
+          .connect = connect,
           .collected = setup.work.collected};
 }
 
 std::string PassRank::describe() const {
   const Grid& grid = placement.grid;
-  return fmt::format("grid pp {} x ep {} x dp {}, weights {}, {} threads per rank, MPI transport, {}", grid.pp, grid.ep,
-                     grid.dp, holding.streamed ? "streamed" : "resident", threads, backend->numerics_id());
+  return fmt::format("grid pp {} x ep {} x dp {}, weights {}, {} threads per rank, {} transport, {}", grid.pp, grid.ep,
+                     grid.dp, holding.streamed ? "streamed" : "resident", threads, connect ? "NCCL" : "MPI",
+                     backend->numerics_id());
 }
 
 void check_writable(const std::filesystem::path& file) {

@@ -21,6 +21,7 @@ struct PassRank {
   Holding holding;
   Placement placement;
   std::unique_ptr<Backend> backend;
+  ConnectDevices connect;  // empty = MPI
 
   /// The pass over the blocks of `setup`. What it refers to, this included, has to outlive it.
   PassPlan plan(const Source& source, const Samples& samples, const Options& options) const;

@@ -91,11 +91,13 @@ class Backend {
   virtual void upload(void* to, const void* from_host, std::size_t bytes) = 0;
   /// `to_host` is filled by the next synchronize(), and is nobody else's until then.
   virtual void download(void* to_host, const void* from, std::size_t bytes) = 0;
-  /// to_host[i] = from[row[i]], rows of any type; filled as by download().
-  virtual void download_rows(void* to_host,            // host, [rows, row_bytes]
-                             const void* from,         // [.., row_bytes]
-                             const std::int32_t* row,  // host, [rows]; has been read on return
-                             std::int64_t rows, std::int64_t row_bytes) = 0;
+  /// From memory() to memory().
+  virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
+  /// to[i] = from[row[i]], rows of any type.
+  virtual void gather_rows(void* to,                 // [rows, row_bytes]
+                           const void* from,         // [.., row_bytes]
+                           const std::int32_t* row,  // host, [rows]; has been read on return
+                           std::int64_t rows, std::int64_t row_bytes) = 0;
   virtual void zero(void* to, std::size_t bytes) = 0;
   virtual void synchronize() = 0;
 

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "kernels/backend.hpp"
+#include "kernels/device_comm.hpp"
 
 namespace reap {
 
@@ -13,6 +14,8 @@ struct CudaEntry {
   using Found = void (*)(void* devices, const char* name, const char* bus_id, std::int64_t memory_bytes);
   const char* (*devices)(Found found, void* devices);
   Backend* (*make_backend)(Compute compute, int device);
+  std::string (*new_comm_id)();
+  DeviceComm* (*make_comm)(Backend& backend, const std::string& id, int rank, int ranks);
 };
 
 /// The one entry point, extern "C" under kCudaEntryName. `scopes` names the places that errors thrown in the module

@@ -31,6 +31,14 @@ const CudaEntry* open_module(std::string& why) {
   return nullptr;
 }
 
+/// What the module offers to those who have a GPU already.
+const CudaEntry& opened_module() {
+  std::string why;
+  const CudaEntry* entry = open_module(why);
+  REAP_CHECK(entry != nullptr, "{}", why);
+  return *entry;
+}
+
 }  // namespace
 
 CudaDevices find_cuda_devices() {
@@ -50,8 +58,13 @@ std::unique_ptr<Backend> make_cuda_backend(Compute compute, int device) {
   if (device < 0 || static_cast<std::size_t>(device) >= found.devices.size()) {
     fail(ExitCode::usage, "there is no GPU {}: {} were found", device, found.devices.size());
   }
-  std::string why;
-  return std::unique_ptr<Backend>(open_module(why)->make_backend(compute, device));
+  return std::unique_ptr<Backend>(opened_module().make_backend(compute, device));
+}
+
+std::string new_device_comm_id() { return opened_module().new_comm_id(); }
+
+std::unique_ptr<DeviceComm> make_device_comm(Backend& backend, const std::string& id, int rank, int ranks) {
+  return std::unique_ptr<DeviceComm>(opened_module().make_comm(backend, id, rank, ranks));
 }
 
 }  // namespace reap

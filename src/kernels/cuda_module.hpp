@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/backend.hpp"
+#include "kernels/device_comm.hpp"
 
 namespace reap {
 
@@ -27,5 +28,12 @@ CudaDevices find_cuda_devices();
 /// The CUDA backend on one of those devices, counted from 0. Several may share a device.
 /// @throws Error(usage) when there is no such device, Error(io) when it cannot be used
 std::unique_ptr<Backend> make_cuda_backend(Compute compute, int device);
+
+/// A name for a communicator between GPUs, which one of its ranks gives to all. @throws Error(usage) without NCCL
+std::string new_device_comm_id();
+/// The communicator of that name, by NCCL. Returns at once: see DeviceComm::ready().
+/// @param backend  one of make_cuda_backend; every rank of the communicator has a GPU of its own
+/// @throws Error(usage) without NCCL
+std::unique_ptr<DeviceComm> make_device_comm(Backend& backend, const std::string& id, int rank, int ranks);
 
 }  // namespace reap

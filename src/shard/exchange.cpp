@@ -1,22 +1,33 @@
 #include "shard/exchange.hpp"
 
-#include <cstring>
+#include <array>
+#include <numeric>
 
 #include "shard/room.hpp"
 
 namespace reap {
 namespace {
 
-/// Where each shard's bytes start when it has bytes_of(shard) of them; the last entry is the sum.
-template <class BytesOf>
-void set_starts(std::vector<std::int64_t>& start, BytesOf bytes_of) {
+/// What two shards tell each other before they exchange anything.
+struct Counts {
+  std::int64_t rows = 0;
+  std::int64_t slots = 0;
+};
+
+/// Where each shard's items start when it has count_of(shard) of them; the last entry is their number.
+template <class CountOf>
+void set_starts(std::vector<std::int64_t>& start, CountOf count_of) {
   start[0] = 0;
-  for (std::size_t shard = 0; shard + 1 < start.size(); ++shard) start[shard + 1] = start[shard] + bytes_of(shard);
+  for (std::size_t shard = 0; shard + 1 < start.size(); ++shard) start[shard + 1] = start[shard] + count_of(shard);
 }
 
 template <class T>
-std::int64_t bytes_of_all(const std::vector<T>& values) {
-  return static_cast<std::int64_t>(values.size() * sizeof(T));
+const std::byte* bytes_of(const T* values) {
+  return reinterpret_cast<const std::byte*>(values);
+}
+template <class T>
+std::byte* bytes_of(T* values) {
+  return reinterpret_cast<std::byte*>(values);
 }
 
 }  // namespace
@@ -29,110 +40,78 @@ ExpertExchange::ExpertExchange(const Model& model, const Placement& placement, B
       self_{placement.shard},
       backend_{backend},
       link_{link},
-      sent_(static_cast<std::size_t>(ep_)),
-      received_(static_cast<std::size_t>(ep_)),
-      send_start_(static_cast<std::size_t>(ep_) + 1),
-      receive_start_(static_cast<std::size_t>(ep_) + 1) {}
+      one_each_(static_cast<std::size_t>(ep_) + 1),
+      rows_out_(one_each_.size()),
+      rows_in_(one_each_.size()),
+      slots_out_(one_each_.size()),
+      slots_in_(one_each_.size()) {
+  std::iota(one_each_.begin(), one_each_.end(), 0);
+}
 
 void ExpertExchange::all_count() {
+  std::vector<Counts> sent(parcels_.size()), received(parcels_.size());
   for (std::size_t shard = 0; shard < parcels_.size(); ++shard) {
-    sent_[shard] = {static_cast<std::int64_t>(parcels_[shard].rows.size()),
-                    static_cast<std::int64_t>(parcels_[shard].slots.size())};
+    sent[shard] = {static_cast<std::int64_t>(parcels_[shard].rows.size()),
+                   static_cast<std::int64_t>(parcels_[shard].slots.size())};
   }
-  const auto count_bytes = [](std::size_t) { return static_cast<std::int64_t>(sizeof(Counts)); };
-  set_starts(send_start_, count_bytes);
-  set_starts(receive_start_, count_bytes);
-  link_.all_exchange(std::as_bytes(std::span(sent_)).data(), send_start_,
-                     std::as_writable_bytes(std::span(received_)).data(), receive_start_);
+  const Link::Lane counts{
+      Link::Lane::Place::host, bytes_of(sent.data()), bytes_of(received.data()), sizeof(Counts), one_each_, one_each_};
+  link_.all_exchange(std::span(&counts, 1));
+  set_starts(rows_out_, [&](std::size_t shard) { return sent[shard].rows; });
+  set_starts(slots_out_, [&](std::size_t shard) { return sent[shard].slots; });
+  set_starts(rows_in_, [&](std::size_t shard) { return received[shard].rows; });
+  set_starts(slots_in_, [&](std::size_t shard) { return received[shard].slots; });
 }
 
-void ExpertExchange::reserve_messages() {
-  make_room(send_, host_memory, send_start_.back());
-  make_room(receive_, host_memory, receive_start_.back());
-}
-
-/// A message of a dispatch: the tags of its slots, then its rows.
 std::span<const SlotTag> ExpertExchange::all_dispatch(std::span<const std::int32_t> expert, std::int64_t rows,
                                                       std::byte* x) {
   parcels_ = make_parcels(expert, top_k_, experts_, ep_, self_);
   all_count();
-  const auto message_bytes = [&](const Counts& counts) {
-    return counts.slots * static_cast<std::int64_t>(sizeof(SlotTag)) + counts.rows * row_bytes_;
-  };
-  set_starts(send_start_, [&](std::size_t shard) { return message_bytes(sent_[shard]); });
-  set_starts(receive_start_, [&](std::size_t shard) { return message_bytes(received_[shard]); });
-  reserve_messages();
+  gathered_.clear();
+  tags_.clear();
+  for (const Parcel& parcel : parcels_) {
+    gathered_.insert(gathered_.end(), parcel.rows.begin(), parcel.rows.end());
+    tags_.insert(tags_.end(), parcel.slots.begin(), parcel.slots.end());
+  }
+  make_room(rows_, backend_.memory(), rows_out_.back() * row_bytes_);
+  backend_.gather_rows(rows_.data(), x, gathered_.data(), rows_out_.back(), row_bytes_);
+
+  came_.resize(static_cast<std::size_t>(slots_in_.back()));
+  const std::array<Link::Lane, 2> lanes{
+      Link::Lane{Link::Lane::Place::host, bytes_of(tags_.data()), bytes_of(came_.data()), sizeof(SlotTag), slots_out_,
+                 slots_in_},
+      Link::Lane{Link::Lane::Place::backend, rows_.data(), x + rows * row_bytes_, row_bytes_, rows_out_, rows_in_}};
+  link_.all_exchange(lanes);
 
   for (std::size_t shard = 0; shard < parcels_.size(); ++shard) {
-    const Parcel& parcel = parcels_[shard];
-    if (parcel.slots.empty()) continue;
-    std::byte* to = send_.data() + send_start_[shard];
-    std::memcpy(to, parcel.slots.data(), static_cast<std::size_t>(bytes_of_all(parcel.slots)));
-    to += bytes_of_all(parcel.slots);
-    backend_.download_rows(to, x, parcel.rows.data(), sent_[shard].rows, row_bytes_);
-  }
-  backend_.synchronize();
-  link_.all_exchange(send_.data(), send_start_, receive_.data(), receive_start_);
-
-  came_.clear();
-  std::int64_t first = rows;  // the rows of each sender follow those of the sender before
-  for (std::size_t shard = 0; shard < received_.size(); ++shard) {
-    const Counts& counts = received_[shard];
-    if (counts.slots == 0) continue;
-    const std::byte* from = receive_.data() + receive_start_[shard];
-    const std::size_t before = came_.size();
-    came_.resize(before + static_cast<std::size_t>(counts.slots));
-    const std::size_t tag_bytes = static_cast<std::size_t>(counts.slots) * sizeof(SlotTag);
-    std::memcpy(came_.data() + before, from, tag_bytes);
-    for (std::size_t slot = before; slot < came_.size(); ++slot) came_[slot].row += static_cast<std::int32_t>(first);
-    backend_.upload(x + first * row_bytes_, from + tag_bytes, static_cast<std::size_t>(counts.rows * row_bytes_));
-    first += counts.rows;
+    const auto first = static_cast<std::int32_t>(rows + rows_in_[shard]);
+    for (auto slot = static_cast<std::size_t>(slots_in_[shard]); slot < static_cast<std::size_t>(slots_in_[shard + 1]);
+         ++slot) {
+      came_[slot].row += first;
+    }
   }
   return came_;
 }
 
-std::int64_t ExpertExchange::sent_slots() const {
-  std::int64_t slots = 0;
-  for (const Counts& counts : sent_) slots += counts.slots;
-  return slots;
-}
-
-/// A message of a collect: the norms of its slots, their largest magnitudes, then their rows of f.
 void ExpertExchange::all_collect(std::span<const std::int32_t> expert, std::span<const std::int32_t> came,
                                  std::int64_t computed, std::byte* f, float* norm, float* max_abs,
                                  std::span<std::int32_t> position) {
-  const auto message_bytes = [&](const Counts& counts) {
-    return counts.slots * (2 * static_cast<std::int64_t>(sizeof(float)) + row_bytes_);
+  const std::int64_t back = slots_in_.back();
+  make_room(rows_, backend_.memory(), back * row_bytes_);
+  make_room(norms_, backend_.memory(), back);
+  make_room(maxima_, backend_.memory(), back);
+  backend_.gather_rows(rows_.data(), f, came.data(), back, row_bytes_);
+  backend_.gather_rows(norms_.data(), norm, came.data(), back, sizeof(float));
+  backend_.gather_rows(maxima_.data(), max_abs, came.data(), back, sizeof(float));
+
+  const auto lane = [&](const std::byte* send, std::byte* receive, std::int64_t item_bytes) {
+    return Link::Lane{
+        Link::Lane::Place::backend, send, receive + computed * item_bytes, item_bytes, slots_in_, slots_out_};
   };
-  set_starts(send_start_, [&](std::size_t shard) { return message_bytes(received_[shard]); });
-  set_starts(receive_start_, [&](std::size_t shard) { return message_bytes(sent_[shard]); });
-  reserve_messages();
-
-  constexpr auto kFloatBytes = static_cast<std::int64_t>(sizeof(float));
-  const std::int32_t* places = came.data();
-  for (std::size_t shard = 0; shard < received_.size(); ++shard) {
-    const std::int64_t slots = received_[shard].slots;
-    std::byte* const norms = send_.data() + send_start_[shard];
-    std::byte* const maxima = norms + slots * kFloatBytes;
-    backend_.download_rows(norms, norm, places, slots, kFloatBytes);
-    backend_.download_rows(maxima, max_abs, places, slots, kFloatBytes);
-    backend_.download_rows(maxima + slots * kFloatBytes, f, places, slots, row_bytes_);
-    places += slots;
-  }
-  backend_.synchronize();
-  link_.all_exchange(send_.data(), send_start_, receive_.data(), receive_start_);
-
-  std::int64_t place = computed;
-  for (std::size_t shard = 0; shard < sent_.size(); ++shard) {
-    const std::int64_t slots = sent_[shard].slots;
-    if (slots == 0) continue;
-    const auto float_bytes = static_cast<std::size_t>(slots) * sizeof(float);
-    const std::byte* from = receive_.data() + receive_start_[shard];
-    backend_.upload(norm + place, from, float_bytes);
-    backend_.upload(max_abs + place, from + float_bytes, float_bytes);
-    backend_.upload(f + place * row_bytes_, from + 2 * float_bytes, static_cast<std::size_t>(slots * row_bytes_));
-    place += slots;
-  }
+  const std::array<Link::Lane, 3> lanes{lane(rows_.data(), f, row_bytes_),
+                                        lane(bytes_of(norms_.data()), bytes_of(norm), sizeof(float)),
+                                        lane(bytes_of(maxima_.data()), bytes_of(max_abs), sizeof(float))};
+  link_.all_exchange(lanes);
   place_returned(expert, parcels_, experts_, computed, position);
 }
 

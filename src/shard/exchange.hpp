@@ -27,7 +27,7 @@ class ExpertExchange {
   std::span<const SlotTag> all_dispatch(std::span<const std::int32_t> expert, std::int64_t rows, std::byte* x);
 
   /// Slots of the last dispatch that other shards compute.
-  std::int64_t sent_slots() const;
+  std::int64_t sent_slots() const { return slots_out_.back(); }
 
   /// Sends the outputs of the slots that came back to where they came from, and appends those of sent slots to f,
   /// norm and max_abs, from place `computed` on.
@@ -37,12 +37,8 @@ class ExpertExchange {
                    std::byte* f, float* norm, float* max_abs, std::span<std::int32_t> position);
 
  private:
-  struct Counts {
-    std::int64_t rows = 0;
-    std::int64_t slots = 0;
-  };
+  using Starts = std::vector<std::int64_t>;  // [ep + 1] first item to or from each shard
   void all_count();
-  void reserve_messages();
 
   std::int64_t experts_;
   std::int64_t top_k_;
@@ -52,12 +48,13 @@ class ExpertExchange {
   Backend& backend_;
   Link& link_;
 
-  std::vector<Parcel> parcels_;   // to each shard
-  std::vector<Counts> sent_;      // to each shard
-  std::vector<Counts> received_;  // from each shard
-  std::vector<SlotTag> came_;
-  Buffer<std::byte> send_, receive_;
-  std::vector<std::int64_t> send_start_, receive_start_;  // [ep + 1]
+  Starts one_each_;
+  std::vector<Parcel> parcels_;  // to each shard
+  Starts rows_out_, rows_in_, slots_out_, slots_in_;
+  std::vector<SlotTag> tags_, came_;
+  std::vector<std::int32_t> gathered_;  // rows of x in the order they leave
+  Buffer<std::byte> rows_;              // rows that leave
+  Buffer<float> norms_, maxima_;        // of slots that go back
 };
 
 }  // namespace reap

@@ -71,12 +71,12 @@ class Arithmetic {
     return rows_ * (row + top_k_ * slot) + backend_.working(shape);
   }
 
-  /// link_mpi.cpp and exchange.cpp: two blocks each way between stages; a message out and one in between shards, each
-  /// with at most all slots of a block, and their parcels.
+  /// link_mpi.cpp and exchange.cpp: two blocks each way between stages; what goes to other shards or back to them, at
+  /// most all slots of a block, and their parcels.
   std::int64_t links() const {
     const std::int64_t berths = grid_.pp == 1 ? 0 : grid_.pp == 2 ? 2 : 4;
     const std::int64_t slots = grid_.ep == 1 ? 0 : rows_ * top_k_;
-    return berths * rows_ * 4 * hidden_ + slots * (2 * place() + kParcelBytesPerSlot);
+    return berths * rows_ * 4 * hidden_ + slots * (place() + kParcelBytesPerSlot);
   }
 
   /// tally.cpp and saliency.cpp; on rank 0 what else is collected is there three times for all
@@ -112,7 +112,7 @@ class Arithmetic {
 
  private:
   static constexpr std::int64_t kIntegersPerRow = 7;       // token, position and group, with copies on the host
-  static constexpr std::int64_t kParcelBytesPerSlot = 20;  // rows and tags that leave, tags that come
+  static constexpr std::int64_t kParcelBytesPerSlot = 32;  // rows and tags that leave, twice, and tags that come
 
   std::int64_t weight(std::int64_t rows, std::int64_t cols) const {
     return backend_.weight(stored_, rows, cols, work_.compute);

@@ -8,6 +8,4 @@ void NoLink::receive(float*, std::int64_t) { REAP_CHECK(false, "a rank without n
 
 void NoLink::send(const float*, std::int64_t) { REAP_CHECK(false, "a rank without neighbours cannot send"); }
 
-void NoLink::all_exchange(const std::byte*, std::span<const std::int64_t>, std::byte*, std::span<const std::int64_t>) {}
-
 }  // namespace reap

@@ -42,11 +42,19 @@ class Link {
   /// Whether all of them have told so too.
   virtual bool group_called() = 0;
 
-  /// Sends bytes [send_start[s], send_start[s + 1]) to expert shard s and receives as many as it sends into
-  /// [receive_start[s], receive_start[s + 1]), host memory, for every other shard of the group. The own part stays
-  /// untouched.
-  virtual void all_exchange(const std::byte* send, std::span<const std::int64_t> send_start, std::byte* receive,
-                            std::span<const std::int64_t> receive_start) = 0;
+  /// Items that go to each shard of the group and come from each, one array each way.
+  struct Lane {
+    enum class Place : std::uint8_t { host, backend };
+    Place place;  // of both arrays
+    const std::byte* send;
+    std::byte* receive;
+    std::int64_t item_bytes;
+    std::span<const std::int64_t> send_start;     // [shards + 1] first item to each shard
+    std::span<const std::int64_t> receive_start;  // [shards + 1] first item from each shard
+  };
+  /// Exchanges all lanes with every other shard of the group, which gives lanes of the same items. Nothing is sent to
+  /// itself, and the room for it is left as it is. What came can be used on return.
+  virtual void all_exchange(std::span<const Lane> lanes) = 0;
 
   /// Moves transfers on. They move only inside such calls, so it is called between the operations of a layer.
   virtual void progress() = 0;
@@ -64,8 +72,7 @@ class NoLink final : public Link {
   void all_drop() override {}
   void call_group() override {}
   bool group_called() override { return true; }
-  void all_exchange(const std::byte* send, std::span<const std::int64_t> send_start, std::byte* receive,
-                    std::span<const std::int64_t> receive_start) override;
+  void all_exchange(std::span<const Lane>) override {}
   void progress() override {}
 };
 

@@ -5,67 +5,16 @@
 #include <utility>
 
 #include "kernels/check.hpp"
+#include "shard/group_calls.hpp"
+#include "shard/host_lanes.hpp"
 #include "shard/room.hpp"
 
 namespace reap {
 namespace {
 
 constexpr int kBlockTag = 1;
-constexpr int kExchangeTag = 2;
-constexpr int kCountTag = 3;
-constexpr int kCallTag = 4;
-
-/// A transfer under way, as one or more messages.
-class Transfer {
- public:
-  explicit Transfer(std::int64_t message_bytes = kMessageBytes) : message_bytes_{message_bytes} {}
-
-  /// @param send  MPI_Isend, or MPI_Issend, which is complete only when the receiver has a place for it
-  void start_send(const std::byte* data, std::int64_t bytes, int peer, int tag, MPI_Comm comm,
-                  decltype(&MPI_Isend) send = MPI_Isend) {
-    for (std::int64_t at = 0; at < bytes; at += message_bytes_) {
-      const auto count = static_cast<int>(std::min(message_bytes_, bytes - at));
-      check_mpi(send(data + at, count, MPI_BYTE, peer, tag, comm, &requests_.emplace_back(MPI_REQUEST_NULL)),
-                "MPI_Isend");
-    }
-  }
-
-  void start_receive(std::byte* data, std::int64_t bytes, int peer, int tag, MPI_Comm comm) {
-    for (std::int64_t at = 0; at < bytes; at += message_bytes_) {
-      const auto count = static_cast<int>(std::min(message_bytes_, bytes - at));
-      check_mpi(MPI_Irecv(data + at, count, MPI_BYTE, peer, tag, comm, &requests_.emplace_back(MPI_REQUEST_NULL)),
-                "MPI_Irecv");
-    }
-  }
-
-  void wait(const Comm& comm, const char* what) {
-    comm.wait(requests_, what);
-    requests_.clear();
-  }
-
-  void poke() {
-    if (requests_.empty()) return;
-    int done = 0;
-    check_mpi(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE),
-              "MPI_Testall");
-    if (done != 0) requests_.clear();
-  }
-
-  bool busy() const { return !requests_.empty(); }
-
-  /// Gives up receiving what nobody will send.
-  void cancel() {
-    for (MPI_Request& request : requests_) {
-      check_mpi(MPI_Cancel(&request), "MPI_Cancel");
-      check_mpi(MPI_Wait(&request, MPI_STATUS_IGNORE), "MPI_Wait");
-    }
-    requests_.clear();
-  }
-
- private:
-  std::int64_t message_bytes_;
-  std::vector<MPI_Request> requests_;
-};
+constexpr int kCountTag = 2;
+constexpr int kExchangeTag = 8;  // and those after it, one a lane
 
 /// Where one block waits in host memory while it travels.
 struct Berth {
@@ -160,44 +109,17 @@ class MpiLink final : public Link {
     }
     for (Berth& berth : berths_->in) berth.transfer.cancel();  // nothing comes any more
     for (Berth& berth : berths_->out) berth.transfer.wait(column_, "block to the next stage");
-    all_end_calls();
+    calls_.all_end();
   }
 
-  void call_group() override {
-    Call& call = berths_->call;
-    REAP_CHECK(!call.transfer.busy(), "call {} of the group is not over", calls_);
-    call.heard.resize(static_cast<std::size_t>(group_.size()));
-    for (int shard = 0; shard < group_.size(); ++shard) {
-      if (shard == group_.rank()) continue;
-      call.transfer.start_receive(&call.heard[static_cast<std::size_t>(shard)], 1, shard, kCallTag, group_.handle());
-      call.transfer.start_send(&call.said, 1, shard, kCallTag, group_.handle());
-    }
-    ++calls_;
-  }
+  void call_group() override { calls_.call(); }
+  bool group_called() override { return calls_.heard(); }
 
-  bool group_called() override {
-    Transfer& transfer = berths_->call.transfer;
-    transfer.poke();
-    return !transfer.busy();
-  }
-
-  void all_exchange(const std::byte* send, std::span<const std::int64_t> send_start, std::byte* receive,
-                    std::span<const std::int64_t> receive_start) override {
+  void all_exchange(std::span<const Lane> lanes) override {
     Transfer transfer(message_bytes_);
-    const auto others = [&](auto&& start) {
-      for (int i = 1; i < group_.size(); ++i) start((group_.rank() + i) % group_.size());
-    };
-    others([&](int shard) {
-      const auto s = static_cast<std::size_t>(shard);
-      transfer.start_receive(receive + receive_start[s], receive_start[s + 1] - receive_start[s], shard, kExchangeTag,
-                             group_.handle());
-    });
-    others([&](int shard) {
-      const auto s = static_cast<std::size_t>(shard);
-      transfer.start_send(send + send_start[s], send_start[s + 1] - send_start[s], shard, kExchangeTag,
-                          group_.handle());
-    });
+    start_exchange(transfer, group_, host_lanes_.take(lanes), kExchangeTag);
     transfer.wait(group_, "exchange between expert shards");
+    host_lanes_.bring_back();
   }
 
   void progress() override {
@@ -206,18 +128,10 @@ class MpiLink final : public Link {
   }
 
  private:
-  /// Says nothing but that it has come.
-  struct Call {
-    std::byte said{};
-    std::vector<std::byte> heard;  // [shards]
-    Transfer transfer;
-  };
-
   /// All that MPI may still read or write when this link is gone.
   struct Berths {
     std::array<Berth, 2> in;   // one arriving while the other is taken
     std::array<Berth, 2> out;  // one leaving while the other is filled
-    Call call;
   };
 
   struct Counts {
@@ -242,14 +156,6 @@ class MpiLink final : public Link {
     return counts;
   }
 
-  /// The ranks of a group have called for the same operations, but for the next one, for which some have and some not.
-  void all_end_calls() {
-    std::int64_t most = calls_;
-    group_.all_max(std::span(&most, 1));
-    if (calls_ < most) call_group();
-    berths_->call.transfer.wait(group_, "end the calls of the expert shards");
-  }
-
   Berth& in(std::size_t block) { return berths_->in[block % berths_->in.size()]; }
   Berth& out(std::size_t block) { return berths_->out[block % berths_->out.size()]; }
 
@@ -262,7 +168,7 @@ class MpiLink final : public Link {
 
   bool busy() const {
     const auto open = [](const Berth& berth) { return berth.transfer.busy(); };
-    return berths_->call.transfer.busy() || std::any_of(berths_->in.begin(), berths_->in.end(), open) ||
+    return std::any_of(berths_->in.begin(), berths_->in.end(), open) ||
            std::any_of(berths_->out.begin(), berths_->out.end(), open);
   }
 
@@ -273,10 +179,11 @@ class MpiLink final : public Link {
   std::vector<std::int64_t> coming_;  // rows of each block
   Comm column_;                       // rank = stage
   Comm group_;                        // rank = shard
+  GroupCalls calls_{group_};
+  HostLanes host_lanes_{backend_};
   std::unique_ptr<Berths> berths_;
   std::size_t received_ = 0;
   std::size_t sent_ = 0;
-  std::int64_t calls_ = 0;
 };
 
 }  // namespace

@@ -8,11 +8,9 @@
 #include "shard/comm.hpp"
 #include "shard/link.hpp"
 #include "shard/placement.hpp"
+#include "shard/transfer.hpp"
 
 namespace reap {
-
-// MPI 3 counts in int: longer transfers go as several messages, which keep their order.
-constexpr std::int64_t kMessageBytes = std::int64_t{1} << 30;
 
 /// The link over MPI, through host memory. Collective over `world`, whose ranks are those of the placement's grid.
 /// @param hidden         width of the hidden states

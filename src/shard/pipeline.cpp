@@ -68,7 +68,9 @@ class Pass {
         leaving_{passing(schedule_, plan.placement.column(), layers_.end)},
         next_layer_{beginnings(plan)},
         max_rows_{longest_of(plan.blocks)},
-        link_{make_mpi_link(world, plan.placement, backend, plan.model.hidden, rows_of(coming_))},
+        link_{plan.connect
+                  ? make_device_link(world, plan.placement, backend, plan.model.hidden, rows_of(coming_), plan.connect)
+                  : make_mpi_link(world, plan.placement, backend, plan.model.hidden, rows_of(coming_))},
         input_{plan.checkpoint, plan.model, plan.samples, backend, max_rows_},
         masks_{plan.variants, layers_, plan.model.router.experts, backend},
         forward_{plan.model, plan.placement, backend, *link_, max_rows_},

@@ -11,6 +11,7 @@
 #include "shard/checkpoint.hpp"
 #include "shard/comm.hpp"
 #include "shard/cut.hpp"
+#include "shard/link_device.hpp"
 #include "shard/masks.hpp"
 #include "shard/model.hpp"
 #include "shard/placement.hpp"
@@ -31,8 +32,9 @@ struct PassPlan {
   std::filesystem::path scratch = {};  // folder for hidden states of a wave; empty = in memory
   StartingPoint start = {};
   std::function<std::unique_ptr<Backend>()> make_backend = {};  // streamed: one more, for the thread that reads weights
-  std::vector<KeptExperts> variants = {{}};                     // every block goes through the model once in each
-  Collected collected = {};                                     // by a calibration pass, besides the fields
+  ConnectDevices connect = {};  // by which hidden states travel between ranks; empty = through host memory, by MPI
+  std::vector<KeptExperts> variants = {{}};  // every block goes through the model once in each
+  Collected collected = {};                  // by a calibration pass, besides the fields
 };
 
 /// Told what this rank has just done, and asked what it shall do. Any member may be empty.

@@ -108,25 +108,28 @@ TEST_P(RmsNorm, ARowDoesNotDependOnItsNeighboursOrOnThreads) {
   EXPECT_EQ(download(*backend, all), download(*alone, one));
 }
 
-class DownloadRows : public test::BackendTest {};
-REAP_TEST_ON_BACKENDS(DownloadRows);
+class GatherRows : public test::BackendTest {};
+REAP_TEST_ON_BACKENDS(GatherRows);
 
-TEST_P(DownloadRows, OfEveryWidthInAnyOrder) {
+TEST_P(GatherRows, OfEveryWidthInAnyOrder) {
   const std::vector<std::int32_t> row{6, 0, 3, 3, 5};
   for (const std::int64_t width : {1, 4, 12, 16, 6144, 33}) {  // bytes
     std::vector<std::uint8_t> from(static_cast<std::size_t>(7 * width));
     for (std::size_t i = 0; i < from.size(); ++i) from[i] = static_cast<std::uint8_t>(i * 37 % 251);
     const auto on_device = upload(*backend, from);
-    std::vector<std::uint8_t> got(row.size() * static_cast<std::size_t>(width));
-    backend->download_rows(got.data(), on_device.data(), row.data(), 5, width);
-    backend->synchronize();
+    const auto gathered = upload(*backend, std::vector<std::uint8_t>(row.size() * static_cast<std::size_t>(width)));
+    backend->gather_rows(gathered.data(), on_device.data(), row.data(), 5, width);
+    const auto copied = upload(*backend, std::vector<std::uint8_t>(static_cast<std::size_t>(gathered.size())));
+    backend->copy(copied.data(), gathered.data(), static_cast<std::size_t>(gathered.bytes()));
+    const std::vector<std::uint8_t> got = download(*backend, copied);
     for (std::size_t i = 0; i < got.size(); ++i) {
       const auto at = static_cast<std::size_t>(row[i / static_cast<std::size_t>(width)] * width) +
                       i % static_cast<std::size_t>(width);
       ASSERT_EQ(got[i], from[at]) << "width " << width << " byte " << i;
     }
   }
-  backend->download_rows(nullptr, nullptr, nullptr, 0, 8);
+  backend->gather_rows(nullptr, nullptr, nullptr, 0, 8);
+  backend->copy(nullptr, nullptr, 0);
 }
 
 class Combine : public test::BackendTest {};

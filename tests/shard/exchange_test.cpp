@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <set>
 
+#include "mpi_device_comm.hpp"
+#include "shard/link_device.hpp"
 #include "shard/link_mpi.hpp"
 
 namespace reap {
@@ -43,14 +45,19 @@ std::vector<std::int32_t> choices(int rank, std::int64_t experts) {
 /// A stand-in for the expert: distinct for every (row, expert).
 float f_of(float x, std::int64_t expert) { return x * 64 + static_cast<float>(expert); }
 
-TEST(Exchange, EverySlotComesBackFromTheOwnerOfItsExpert) {
+class Exchange : public testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(Transports, Exchange, testing::Bool(),
+                         [](const auto& test) { return test.param ? "Devices" : "Mpi"; });
+
+TEST_P(Exchange, EverySlotComesBackFromTheOwnerOfItsExpert) {
   const Comm world(MPI_COMM_WORLD);
   const int ranks = world.size();
   const std::int64_t experts = 2 * ranks + 1;  // not a multiple of the ranks
   const Model model = model_of(experts);
   const Placement placement = place(model, {1, ranks, 1}, world.rank());
   const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
-  const auto link = make_mpi_link(world, placement, *backend, kHidden, {});
+  const auto link = GetParam() ? make_device_link(world, placement, *backend, kHidden, {}, test::connect_by_mpi)
+                               : make_mpi_link(world, placement, *backend, kHidden, {});
   ExpertExchange exchange(model, placement, *backend, *link);
 
   const std::int64_t rows = rows_of(world.rank());

@@ -31,7 +31,8 @@ class RecordingBackend : public Backend {
   const Memory& memory() const override { return host_memory; }
   void upload(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
   void download(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
-  void download_rows(void*, const void*, const std::int32_t*, std::int64_t, std::int64_t) override { unused(); }
+  void copy(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
+  void gather_rows(void*, const void*, const std::int32_t*, std::int64_t, std::int64_t) override { unused(); }
   void zero(void* to, std::size_t bytes) override { std::memset(to, 0, bytes); }
   void synchronize() override {}
   std::unique_ptr<Weight> pack(const WeightSource& source, Compute precision) override {

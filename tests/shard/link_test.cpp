@@ -1,4 +1,4 @@
-#include "shard/link_mpi.hpp"
+#include "shard/link.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,15 +6,31 @@
 #include <numeric>
 #include <string>
 
+#include "mpi_device_comm.hpp"
+#include "shard/link_device.hpp"
+#include "shard/link_mpi.hpp"
+
 namespace reap {
 namespace {
 
 constexpr std::int64_t kHidden = 5;
 
-/// With one message a transfer, with a few, and with many.
-class LinkTest : public testing::TestWithParam<std::int64_t> {};
-INSTANTIATE_TEST_SUITE_P(Messages, LinkTest, testing::Values(kMessageBytes, 100'003, 5'000),
-                         [](const auto& test) { return "Of" + std::to_string(test.param); });
+/// By MPI with one message a transfer, with a few, and with many; and from device to device, which MPI stands in for.
+constexpr std::int64_t kDevices = 0;
+class LinkTest : public testing::TestWithParam<std::int64_t> {
+ protected:
+  static std::unique_ptr<Link> make_link(const Comm& world, const Placement& placement, Backend& backend,
+                                         std::vector<std::int64_t> coming) {
+    if (GetParam() == kDevices) {
+      return make_device_link(world, placement, backend, kHidden, std::move(coming), test::connect_by_mpi);
+    }
+    return make_mpi_link(world, placement, backend, kHidden, std::move(coming), GetParam());
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Transports, LinkTest, testing::Values(kMessageBytes, 100'003, 5'000, kDevices),
+                         [](const auto& test) {
+                           return test.param == kDevices ? "Devices" : "MessagesOf" + std::to_string(test.param);
+                         });
 
 Placement stages_only(const Comm& world) {
   Model model{};
@@ -41,7 +57,7 @@ TEST_P(LinkTest, BlocksPassFromStageToStageInOrder) {
   const Placement placement = stages_only(world);
   const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
   const std::vector<std::int64_t> blocks{3, 1, 70'000, 2, 2, 0, 11, 4};  // the long one takes the rendezvous path
-  const auto link = make_mpi_link(world, placement, *backend, kHidden, coming(placement, blocks), GetParam());
+  const auto link = make_link(world, placement, *backend, coming(placement, blocks));
   for (std::size_t block = 0; block < blocks.size(); ++block) {
     std::vector<float> x(static_cast<std::size_t>(blocks[block] * kHidden));
     if (placement.stage == 0) {
@@ -72,7 +88,8 @@ TEST_P(LinkTest, EveryBlockOnItsWayIsOneRanks) {
   const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
   const std::vector<std::int64_t> blocks{3, 1, 70'000, 2, 2, 0, 11, 4};
   for (std::size_t taken = 0; taken < 4; ++taken) {
-    const auto link = make_mpi_link(world, placement, *backend, kHidden, coming(placement, blocks), GetParam());
+    const auto link = make_link(world, placement, *backend, coming(placement, blocks));
+    world.on_wait([&] { link->progress(); });
     std::vector<float> x(70'000 * kHidden);
     const auto send = [&](std::size_t block) {
       std::fill(x.begin(), x.end(), static_cast<float>(block));
@@ -113,16 +130,17 @@ TEST_P(LinkTest, EveryBlockOnItsWayIsOneRanks) {
     }
     link->all_drop();
     EXPECT_TRUE(link->flushed());
+    world.on_wait({});
     world.all_barrier();
   }
 }
 
 /// Nobody has been called by all before the last one calls; and a pass may end while some wait for others.
-TEST(Link, CallsAreHeardByTheWholeGroup) {
+TEST_P(LinkTest, CallsAreHeardByTheWholeGroup) {
   const Comm world(MPI_COMM_WORLD);
   const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
   for (int missing = 0; missing <= world.size(); ++missing) {  // ranks that do not call any more
-    const auto link = make_mpi_link(world, shards_only(world), *backend, kHidden, {});
+    const auto link = make_link(world, shards_only(world), *backend, {});
     std::int64_t calls = 0;
     for (int round = 0; round < 5; ++round) {
       link->call_group();
@@ -146,7 +164,7 @@ TEST(Link, CallsAreHeardByTheWholeGroup) {
 TEST_P(LinkTest, ExchangeTakesEachPartToItsShard) {
   const Comm world(MPI_COMM_WORLD);
   const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
-  const auto link = make_mpi_link(world, shards_only(world), *backend, kHidden, {}, GetParam());
+  const auto link = make_link(world, shards_only(world), *backend, {});
   const int ranks = world.size();
   // From a to b go (a * 7 + b * 3) % 5 times 40,000 bytes, so that some are empty; their value names the pair.
   const auto length = [](int from, int to) { return std::int64_t{(from * 7 + to * 3) % 5} * 40'000; };
@@ -163,7 +181,9 @@ TEST_P(LinkTest, ExchangeTakesEachPartToItsShard) {
   std::vector<std::byte> receive(static_cast<std::size_t>(receive_start.back()));
   for (int round = 0; round < 3; ++round) {
     std::fill(receive.begin(), receive.end(), std::byte{0});
-    link->all_exchange(send.data(), send_start, receive.data(), receive_start);
+    const Link::Lane::Place place = round % 2 == 0 ? Link::Lane::Place::host : Link::Lane::Place::backend;
+    const Link::Lane lane{place, send.data(), receive.data(), 1, send_start, receive_start};
+    link->all_exchange(std::span(&lane, 1));
     for (int other = 0; other < ranks; ++other) {
       const auto o = static_cast<std::size_t>(other);
       for (std::int64_t i = receive_start[o]; i < receive_start[o + 1]; ++i) {
@@ -173,15 +193,16 @@ TEST_P(LinkTest, ExchangeTakesEachPartToItsShard) {
   }
 }
 
-TEST(Link, ExchangeLeavesTheOwnPartAlone) {
+TEST_P(LinkTest, ExchangeLeavesTheOwnPartAlone) {
   const Comm world(MPI_COMM_WORLD);
   const auto backend = make_cpu_backend(Compute::fp32, 1, CpuIsa::automatic);
-  const auto link = make_mpi_link(world, shards_only(world), *backend, kHidden, {});
+  const auto link = make_link(world, shards_only(world), *backend, {});
   std::vector<std::int64_t> start;
   for (int shard = 0; shard <= world.size(); ++shard) start.push_back(shard);
   const std::vector<std::byte> send(static_cast<std::size_t>(world.size()), std::byte{1});
   std::vector<std::byte> receive(send.size(), std::byte{9});
-  link->all_exchange(send.data(), start, receive.data(), start);
+  const Link::Lane lane{Link::Lane::Place::host, send.data(), receive.data(), 1, start, start};
+  link->all_exchange(std::span(&lane, 1));
   for (int shard = 0; shard < world.size(); ++shard) {
     EXPECT_EQ(receive[static_cast<std::size_t>(shard)], shard == world.rank() ? std::byte{9} : std::byte{1});
   }

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "grid_fixture.hpp"
+#include "mpi_device_comm.hpp"
 
 namespace reap {
 namespace {
@@ -52,6 +53,8 @@ TEST(Streaming, GivesTheBitsOfAResidentPass) {
         Observer::Manner manner;
         manner.holding = holding;
         if (scratch) manner.scratch = f.folder.path();
+        expect_same(world, f.observer.all_run(world, grid, manner), f.expected);
+        manner.connect = test::connect_by_mpi;
         expect_same(world, f.observer.all_run(world, grid, manner), f.expected);
       }
     }
@@ -145,6 +148,7 @@ TEST(Saving, LeavesThePassAsItWas) {
       SCOPED_TRACE(text_of(grid, holding));
       Observer::Manner manner;
       manner.holding = holding;
+      if (holding.wave_rows == 0) manner.connect = test::connect_by_mpi;
       int saves = 0;
       manner.events.wishes.save = [] { return true; };  // after every operation
       manner.events.all_save = [&](const Snapshot& snapshot, const std::vector<HeldBlock>& own) {
@@ -178,6 +182,7 @@ TEST(Resuming, GivesTheBitsOfAPassInOnePiece) {
       Observer::Manner manner;
       manner.holding = holding;
       if (scratch) manner.scratch = f.folder.path();
+      if (turn % 3 == 1) manner.connect = test::connect_by_mpi;
       if (saved) manner.start = saved->start();
       manner.events.layer_done = [&](const Block&) { --left; };
       manner.events.wishes.stop = [&] { return world.rank() == asked && left <= 0; };

@@ -20,7 +20,8 @@ struct Fixture {
     rows.set(samples, {.index = 0, .first = 0, .last = 2, .begin = 0, .end = 4});
   }
   LayerTrace trace() const {
-    return {nullptr, nullptr, expert.data(), gate_value.data(), position.data(), norm.data(), max_abs.data()};
+    return {nullptr,         nullptr,     expert.data(),  gate_value.data(),
+            position.data(), norm.data(), max_abs.data(), nullptr};
   }
 
   Model model{};

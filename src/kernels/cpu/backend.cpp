@@ -32,9 +32,13 @@ void CpuBackend::download(void* to_host, const void* from, std::size_t bytes) {
   if (bytes > 0) std::memcpy(to_host, from, bytes);
 }
 
-void CpuBackend::download_rows(void* to_host, const void* from, const std::int32_t* row, std::int64_t rows,
-                               std::int64_t row_bytes) {
-  gather_rows(run_, from, row, rows, row_bytes, to_host);
+void CpuBackend::copy(void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+
+void CpuBackend::gather_rows(void* to, const void* from, const std::int32_t* row, std::int64_t rows,
+                             std::int64_t row_bytes) {
+  cpu::gather_rows(run_, from, row, rows, row_bytes, to);
 }
 
 void CpuBackend::zero(void* to, std::size_t bytes) {

@@ -14,8 +14,9 @@ class CpuBackend final : public Backend {
   const Memory& memory() const override { return host_memory; }
   void upload(void* to, const void* from_host, std::size_t bytes) override;
   void download(void* to_host, const void* from, std::size_t bytes) override;
-  void download_rows(void* to_host, const void* from, const std::int32_t* row, std::int64_t rows,
-                     std::int64_t row_bytes) override;
+  void copy(void* to, const void* from, std::size_t bytes) override;
+  void gather_rows(void* to, const void* from, const std::int32_t* row, std::int64_t rows,
+                   std::int64_t row_bytes) override;
   void zero(void* to, std::size_t bytes) override;
   void synchronize() override {}
 

@@ -3,6 +3,7 @@
 #include <cublasLt.h>
 
 #include "kernels/cuda/check.hpp"
+#include "kernels/cuda/nccl.hpp"
 #include "kernels/cuda/ops.hpp"
 
 namespace reap::cuda {
@@ -72,15 +73,18 @@ void CudaBackend::download(void* to_host, const void* from, std::size_t bytes) {
   staging_.download(stream_, to_host, from, bytes);
 }
 
-void CudaBackend::download_rows(void* to_host, const void* from, const std::int32_t* row, std::int64_t rows,
-                                std::int64_t row_bytes) {
+void CudaBackend::copy(void* to, const void* from, std::size_t bytes) {
+  made_current(device_.index);
+  if (bytes > 0) REAP_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_));
+}
+
+void CudaBackend::gather_rows(void* to, const void* from, const std::int32_t* row, std::int64_t rows,
+                              std::int64_t row_bytes) {
   if (rows == 0) return;
   const Launch launch = begin();
   auto* const indices = launch.scratch->take<std::int32_t>(rows);
-  auto* const gathered = launch.scratch->take<std::byte>(rows * row_bytes);
   staging_.upload(stream_, indices, row, static_cast<std::size_t>(rows) * sizeof(std::int32_t));
-  gather_rows(launch, from, indices, rows, row_bytes, gathered);
-  staging_.download(stream_, to_host, gathered, static_cast<std::size_t>(rows * row_bytes));
+  cuda::gather_rows(launch, from, indices, rows, row_bytes, to);
 }
 
 void CudaBackend::zero(void* to, std::size_t bytes) {
@@ -91,6 +95,10 @@ void CudaBackend::zero(void* to, std::size_t bytes) {
 void CudaBackend::synchronize() {
   made_current(device_.index);
   staging_.finish(stream_);
+}
+
+std::unique_ptr<DeviceComm> CudaBackend::make_comm(const std::string& id, int rank, int ranks) {
+  return make_nccl_comm(device_.index, stream_, id, rank, ranks);
 }
 
 std::unique_ptr<Weight> CudaBackend::pack(const WeightSource& source, Compute precision) {

@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/launch.hpp"
 #include "kernels/cuda/products.hpp"
+#include "kernels/device_comm.hpp"
 
 namespace reap::cuda {
 
@@ -20,8 +21,9 @@ class CudaBackend final : public Backend {
   const Memory& memory() const override { return device_memory(device_.index); }
   void upload(void* to, const void* from_host, std::size_t bytes) override;
   void download(void* to_host, const void* from, std::size_t bytes) override;
-  void download_rows(void* to_host, const void* from, const std::int32_t* row, std::int64_t rows,
-                     std::int64_t row_bytes) override;
+  void copy(void* to, const void* from, std::size_t bytes) override;
+  void gather_rows(void* to, const void* from, const std::int32_t* row, std::int64_t rows,
+                   std::int64_t row_bytes) override;
   void zero(void* to, std::size_t bytes) override;
   void synchronize() override;
 
@@ -58,6 +60,9 @@ class CudaBackend final : public Backend {
                std::int64_t rows, std::int64_t vocab, Divergence* divergence) override;
   void quantize(const WeightSource& source, const QuantizeSpec& spec, const Importance* importance,
                 std::uint32_t* words, std::uint16_t* scales) override;
+
+  /// A communicator whose transfers take their place behind what this backend was told. See nccl.hpp.
+  std::unique_ptr<DeviceComm> make_comm(const std::string& id, int rank, int ranks);
 
  private:
   /// What the next operation runs with: the device is the thread's, and the scratch memory is free.

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "kernels/cuda/backend.hpp"
+#include "kernels/cuda/nccl.hpp"
 #include "kernels/cuda_entry.hpp"
 #include "kernels/error.hpp"
 
@@ -34,7 +35,11 @@ const char* find_devices(CudaEntry::Found found, void* devices) {
 
 Backend* make_backend(Compute compute, int device) { return new CudaBackend(compute, device); }
 
-constexpr CudaEntry kEntry{REAP_BUILT_FROM, find_devices, make_backend};
+DeviceComm* make_comm(Backend& backend, const std::string& id, int rank, int ranks) {
+  return static_cast<CudaBackend&>(backend).make_comm(id, rank, ranks).release();
+}
+
+constexpr CudaEntry kEntry{REAP_BUILT_FROM, find_devices, make_backend, new_comm_id, make_comm};
 
 }  // namespace
 }  // namespace reap::cuda
