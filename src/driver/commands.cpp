@@ -102,13 +102,14 @@ const std::vector<Command>& commands() {
        "it\n"
        "works from the file that --saliency names, for example one of merge.\n\n"
        "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n",
-       "model calibration saliency output collect compute block-tokens pp ep dp device transport threads cpu-isa "
+       "model calibration eval samples-per-domain saliency output collect compute block-tokens pp ep dp device "
+       "transport threads cpu-isa "
        "memory-budget "
        "weights machine "
        "scratch "
        "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts domain-weight protect "
        "allocation seed "
-       "max-shard-size mtp overwrite verify",
+       "auto-among write max-shard-size mtp overwrite verify",
        run},
       {"observe", "the calibration pass alone: model + calibration -> saliency file",
        "Needs --model, --calibration and --saliency. The file serves any number of later plans. With --part I/N it is "

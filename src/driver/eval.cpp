@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <span>
@@ -61,14 +62,10 @@ void check_plan(const NamedPlan& named, const Source& source) {
   }
 }
 
-/// The unpruned model, then the experts that each plan keeps.
-std::vector<KeptExperts> variants_of(const std::vector<NamedPlan>& plans) {
-  std::vector<KeptExperts> variants{{}};
-  for (const NamedPlan& named : plans) {
-    variants.emplace_back();
-    for (const LayerPlan& layer : named.plan.layers) variants.back().push_back(layer.keep);
-  }
-  return variants;
+KeptExperts kept_by(const Plan& plan) {
+  KeptExperts kept;
+  for (const LayerPlan& layer : plan.layers) kept.push_back(layer.keep);
+  return kept;
 }
 
 EvaluatedVariant described(const NamedPlan& named) {
@@ -103,8 +100,8 @@ Evaluation described(const Source& source, const Calibration& heldout, const std
   return evaluation;
 }
 
-/// An earlier result of the same identity, or nothing. The file is read by rank 0 only.
-std::optional<Evaluation> all_reuse(Job& job, const Evaluation& wanted, const fs::path& file) {
+/// An earlier result that can be used, or nothing. The file is read by rank 0 only.
+std::optional<Evaluation> all_find_earlier(Job& job, const Evaluation& wanted, const fs::path& file, Earlier earlier) {
   std::string text;
   job.world.all_try([&] {
     if (job.world.rank() != 0 || file.empty()) return;
@@ -114,6 +111,7 @@ std::optional<Evaluation> all_reuse(Job& job, const Evaluation& wanted, const fs
     try {
       const Evaluation found = read_evaluation(file);
       other = difference(found, wanted);
+      if (other.empty() && earlier == Earlier::same && !same_plans(found, wanted)) other = "other plans";
       if (other.empty()) text = evaluation_text(found);
     } catch (const Error&) {
       if (!job.options.write.overwrite) throw;  // else whatever it is may be replaced
@@ -125,8 +123,37 @@ std::optional<Evaluation> all_reuse(Job& job, const Evaluation& wanted, const fs
   });
   text = job.world.all_broadcast(0, text);
   if (text.empty()) return std::nullopt;
-  job.log.info(fmt::format("eval: {} already holds this result; using it", file.string()));
   return parse_evaluation(text, file.string());
+}
+
+/// Variants that have to be measured, as places in the evaluation.
+std::vector<std::size_t> all_of(const Evaluation& evaluation) {
+  std::vector<std::size_t> all(evaluation.variants.size());
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+/// Takes what an earlier evaluation has, and puts what else it has behind. @return the variants that it lacks
+std::vector<std::size_t> take_measures(Evaluation& evaluation, const Evaluation& earlier) {
+  std::vector<std::size_t> left;
+  for (const std::size_t i : all_of(evaluation)) {
+    EvaluatedVariant& variant = evaluation.variants[i];
+    const auto found = std::ranges::find(earlier.variants, variant.plan_digest, &EvaluatedVariant::plan_digest);
+    if (found == earlier.variants.end()) {
+      left.push_back(i);
+    } else {
+      variant.measures = found->measures;
+    }
+  }
+  for (const EvaluatedVariant& other : earlier.variants) {
+    const bool asked =
+        std::ranges::find(evaluation.variants, other.name, &EvaluatedVariant::name) != evaluation.variants.end();
+    if (!asked) evaluation.variants.push_back(other);
+  }
+  evaluation.base = earlier.base;
+  evaluation.calibration_digest = earlier.calibration_digest;
+  evaluation.choice = earlier.choice;
+  return left;
 }
 
 /// The pass; what it computes is lost when it is stopped.
@@ -152,7 +179,8 @@ PredictionSums all_measure(Job& job, const PassRank& rank, const PassPlan& plan)
 
 }  // namespace
 
-Evaluation all_evaluate_job(Job& job, const Source& source, const std::vector<NamedPlan>& plans, const fs::path& file) {
+Evaluation all_evaluate_job(Job& job, const Source& source, const std::vector<NamedPlan>& plans, const fs::path& file,
+                            Earlier may_use) {
   const Options& o = job.options;
   job.world.all_try([&] {
     for (const NamedPlan& plan : plans) check_plan(plan, source);
@@ -161,16 +189,21 @@ Evaluation all_evaluate_job(Job& job, const Source& source, const std::vector<Na
   const auto variants = static_cast<std::int64_t>(plans.size()) + 1;
   const PassRank rank = all_join_pass(job, source.model, heldout.samples, variants);
   Evaluation evaluation = described(source, heldout, plans, o, rank.backend->numerics_id());
-  if (auto earlier = all_reuse(job, evaluation, file)) return std::move(*earlier);
+  const std::optional<Evaluation> earlier = all_find_earlier(job, evaluation, file, may_use);
+  const std::vector<std::size_t> left = earlier ? take_measures(evaluation, *earlier) : all_of(evaluation);
+  if (earlier && left.empty()) {
+    job.log.info(fmt::format("eval: {} already holds this result; using it", file.string()));
+    return evaluation;
+  }
 
   job.log.info(fmt::format("eval: {} samples, {} tokens, {} blocks, the model and {} plans; {}", evaluation.samples,
-                           evaluation.tokens, rank.setup.work.blocks.size(), plans.size(), rank.describe()));
+                           evaluation.tokens, rank.setup.work.blocks.size(), left.size(), rank.describe()));
   PassPlan plan = rank.plan(source, heldout.samples, o);
-  plan.variants = variants_of(plans);
+  for (const std::size_t i : left) plan.variants.push_back(kept_by(plans[i].plan));
   const PredictionSums sums = all_measure(job, rank, plan);
   evaluation.base = measures_of(sums, 0);
-  for (std::size_t i = 0; i < plans.size(); ++i) {
-    evaluation.variants[i].measures = measures_of(sums, static_cast<std::int64_t>(i) + 1);
+  for (std::size_t i = 0; i < left.size(); ++i) {
+    evaluation.variants[left[i]].measures = measures_of(sums, static_cast<std::int64_t>(i) + 1);
   }
   return evaluation;
 }

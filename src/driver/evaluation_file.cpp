@@ -133,10 +133,13 @@ std::string difference(const Evaluation& a, const Evaluation& b) {
   if (a.compute != b.compute) return "--compute " + a.compute;
   if (a.block_tokens != b.block_tokens) return fmt::format("--block-tokens {}", a.block_tokens);
   if (a.numerics != b.numerics) return fmt::format("numerics '{}'", a.numerics);
-  const auto same = [](const EvaluatedVariant& x, const EvaluatedVariant& y) {
+  return "";
+}
+
+bool same_plans(const Evaluation& a, const Evaluation& b) {
+  return std::ranges::equal(a.variants, b.variants, [](const EvaluatedVariant& x, const EvaluatedVariant& y) {
     return x.name == y.name && x.plan_digest == y.plan_digest;
-  };
-  return std::ranges::equal(a.variants, b.variants, same) ? "" : "other plans";
+  });
 }
 
 std::string evaluation_text(const Evaluation& e) {
@@ -160,7 +163,7 @@ std::string evaluation_text(const Evaluation& e) {
   for (std::size_t i = 0; i < e.variants.size(); ++i)
     text += (i == 0 ? "\n  " : ",\n  ") + json_of(e.variants[i]).dump();
   text += e.variants.empty() ? "]" : "\n ]";
-  if (!e.choice.is_null()) text += ",\n \"choice\": " + e.choice.dump();
+  if (!e.choice.empty()) text += ",\n \"choice\": " + e.choice.dump();
   return text + "\n}\n";
 }
 

@@ -50,9 +50,12 @@ double perplexity(const MeanMeasures& measures);
 /// The means of one variant of the sums.
 ModelMeasures measures_of(const PredictionSums& sums, std::int64_t variant);
 
-/// What makes the results of two evaluations differ, in words; "" when both are of the same model, held-out samples,
-/// plans and numerics. Measures, calibration and choice are not compared.
+/// What makes the measures of a plan differ between two evaluations, in words; "" when both are of the same model,
+/// held-out samples and numerics.
 std::string difference(const Evaluation& a, const Evaluation& b);
+
+/// Whether both list the same plans under the same names, in the same order.
+bool same_plans(const Evaluation& a, const Evaluation& b);
 
 /// Canonical JSON: the same evaluation gives the same bytes. Numbers that are not finite are null.
 std::string evaluation_text(const Evaluation& evaluation);
@@ -63,5 +66,8 @@ Evaluation read_evaluation(const std::filesystem::path& file);
 
 /// A table for people: perplexity by domain of every variant, and how it departs from the base.
 std::string evaluation_table(const Evaluation& evaluation);
+
+/// The same of one variant beside the unpruned model, in Markdown, for a model card.
+std::string evaluation_markdown(const Evaluation& evaluation, const ModelMeasures& variant);
 
 }  // namespace reap

@@ -47,4 +47,20 @@ std::string evaluation_table(const Evaluation& e) {
   return text;
 }
 
+std::string evaluation_markdown(const Evaluation& e, const ModelMeasures& variant) {
+  std::string text = fmt::format(
+      "Measured in {} on {} held-out samples, {} predicted tokens (digest `{}`), as masks on the unpruned model.\n\n"
+      "| | unpruned | pruned |\n|---|---|---|\n",
+      e.compute, e.samples, e.base.all.predicted, e.heldout_digest);
+  const auto row = [&](const std::string& name, const MeanMeasures& base, const MeanMeasures& pruned) {
+    if (base.predicted == 0) return;
+    text += fmt::format("| perplexity, {} | {:.4f} | {:.4f} |\n", name, perplexity(base), perplexity(pruned));
+  };
+  row("all", e.base.all, variant.all);
+  for (std::size_t i = 0; i < e.domains.size(); ++i) row(e.domains[i], e.base.domains[i], variant.domains[i]);
+  text += fmt::format("| KL from the unpruned model, per token | 0 | {:.5f} |\n", variant.all.kl);
+  text += fmt::format("| same most likely token | 100 % | {:.2f} % |\n", 100 * variant.all.top1);
+  return text;
+}
+
 }  // namespace reap

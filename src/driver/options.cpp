@@ -12,6 +12,7 @@
 
 #include "driver/commands.hpp"
 #include "driver/criteria.hpp"
+#include "driver/variants.hpp"
 #include "driver/version.hpp"
 #include "kernels/check.hpp"
 #include "kernels/cuda_module.hpp"
@@ -37,6 +38,10 @@ struct Texts {
   std::vector<std::string> domain_weights;
   std::vector<std::string> protect;
   std::string config;
+  std::vector<std::string> ratios;
+  std::vector<std::string> criteria = {"reap"};
+  std::vector<std::string> auto_among = {"reap:0", "reap:0.25", "reap:0.5", "reap:0.75", "reap", "gram"};
+  std::string outputs = "all";
 };
 
 /// A path option. Read as a string, because operator>> of a path stops at the first blank.
@@ -54,6 +59,8 @@ po::options_description file_options(Options& o) {
   auto add = group.add_options();
   add("model,m", path_value(o.model), "checkpoint directory (Hugging Face layout)");
   add("calibration,c", path_value(o.calibration), "tokenised samples (HDF5, docs/format/calibration.md)");
+  add("eval", path_value(o.heldout),
+      "run: tokenised samples that the plans are measured on before they are carried out; not those of --calibration");
   add("saliency,s", path_value(o.saliency),
       "saliency file: written by observe and merge, read by plan (docs/format/saliency.md)");
   add("subtract", paths_value(o.subtract), "merge: saliency files to take out of the sum again");
@@ -131,11 +138,19 @@ po::options_description resume_options(Options& o) {
 po::options_description plan_options(Options& o, Texts& t) {
   po::options_description group("Plan");
   auto add = group.add_options();
-  add("ratio,r", po::value(&o.ratios)->multitoken(),
-      "share of experts to drop per layer, floor(experts * ratio); several make several outputs");
+  add("ratio,r", po::value(&t.ratios)->multitoken(),
+      "share of experts to drop per layer, floor(experts * ratio); several, with blanks or commas between, make "
+      "several "
+      "outputs");
   add("keep", po::value(&o.plan_request.keep)->default_value(0), "experts to keep per layer, instead of --ratio");
-  add("criterion", po::value(&o.criteria)->multitoken()->default_value(o.criteria, "reap"),
-      fmt::format("{}; ALPHA from 0 to 1; several make several outputs", fmt::join(criterion_names(), ", ")).c_str());
+  add("criterion", po::value(&t.criteria)->multitoken()->default_value(t.criteria, "reap"),
+      fmt::format("{}; ALPHA from 0 to 1; in run with --eval also auto: the best of --auto-among; several make several "
+                  "outputs",
+                  fmt::join(criterion_names(), ", "))
+          .c_str());
+  add("auto-among",
+      po::value(&t.auto_among)->multitoken()->default_value(t.auto_among, "reap:0,0.25,0.5,0.75 reap gram"),
+      "criteria that auto chooses from: by KL on one half of the held-out samples");
   add("keep-multiple", po::value(&o.plan_request.keep_multiple)->default_value(1),
       "round the kept count up to a multiple of this (8 suits expert parallel serving)");
   add("preserve-super-experts", po::bool_switch(&o.plan_request.preserve_super_experts),
@@ -162,6 +177,9 @@ po::options_description output_options(Options& o, Texts& t) {
   add("mtp", po::value(&t.mtp)->default_value(t.mtp), "tensors of multi-token-prediction modules: drop or keep");
   add("overwrite", po::bool_switch(&o.write.overwrite),
       "replace existing outputs, each once its successor is complete");
+  add("write", po::value(&t.outputs)->default_value(t.outputs),
+      "run: which variants become pruned models: all, none, or, with --eval, best: of each size the one that does "
+      "best");
   add("verify", po::value(&o.verify)->default_value(true), "run, prune: re-read every output and prove it (1 or 0)");
   return group;
 }
@@ -211,6 +229,36 @@ Collected parse_collect(const std::vector<std::string>& words) {
   return collected;
 }
 
+/// What is between commas, in all of the texts.
+std::vector<std::string> split_at_commas(const std::vector<std::string>& texts) {
+  std::vector<std::string> items;
+  for (const std::string& text : texts) {
+    for (std::size_t begin = 0, end = 0; end != std::string::npos; begin = end + 1) {
+      end = text.find(',', begin);
+      items.push_back(text.substr(begin, end - begin));
+    }
+  }
+  return items;
+}
+
+std::vector<double> parse_numbers(const std::vector<std::string>& texts, const char* option) {
+  std::vector<double> numbers;
+  for (const std::string& item : split_at_commas(texts)) {
+    const char* const end = item.data() + item.size();
+    const auto parsed = std::from_chars(item.data(), end, numbers.emplace_back());
+    if (parsed.ec != std::errc() || parsed.ptr != end) fail(ExitCode::usage, "--{} {}: not a number", option, item);
+  }
+  return numbers;
+}
+
+std::vector<std::string> parse_criteria(const std::vector<std::string>& texts, bool automatic) {
+  std::vector<std::string> names = split_at_commas(texts);
+  for (std::string& name : names) {
+    if (!automatic || name != kAutomatic) name = parse_criterion(name).name;
+  }
+  return names;
+}
+
 /// "2/8" -> share 2 of 8.
 PartChoice parse_part(const std::string& text) {
   PartChoice part{0, 0};
@@ -254,7 +302,11 @@ void apply_texts(Options& o, const Texts& t) {
   o.write.mtp = one_of<Mtp>(t.mtp, "mtp", {{"drop", Mtp::drop}, {"keep", Mtp::keep}});
   o.write.max_shard_bytes = parse_bytes(t.max_shard_size, "max-shard-size");
   o.memory_budget = parse_bytes(t.memory_budget, "memory-budget");
-  for (std::string& criterion : o.criteria) criterion = parse_criterion(criterion).name;
+  o.ratios = parse_numbers(t.ratios, "ratio");
+  o.criteria = parse_criteria(t.criteria, o.command == "run");
+  o.auto_among = parse_criteria(t.auto_among, false);
+  o.outputs = one_of<OutputChoice>(
+      t.outputs, "write", {{"all", OutputChoice::all}, {"best", OutputChoice::best}, {"none", OutputChoice::none}});
   o.plan_request.domain_weights = parse_domain_numbers(t.domain_weights, '=', "domain-weight");
   o.plan_request.protect = parse_domain_numbers(t.protect, ':', "protect");
   o.weights = one_of<WeightsMode>(

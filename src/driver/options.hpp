@@ -20,6 +20,9 @@ enum class DeviceChoice : std::uint8_t { automatic, cuda, cpu };
 /// How data gets from rank to rank; automatic = NCCL where every rank has a GPU of its own.
 enum class TransportChoice : std::uint8_t { automatic, mpi, nccl };
 
+/// Which variants of a sweep are written as pruned models; best = of each size the one with the lowest KL.
+enum class OutputChoice : std::uint8_t { all, best, none };
+
 /// What the user asked for. The defaults here are the program's defaults.
 struct Options {
   std::string command = "run";
@@ -43,7 +46,7 @@ struct Options {
   Collected collected = {.gram = true};
   std::int64_t samples_per_domain = 0;  // of the held-out file; 0 = all
   Grid grid;                            // 0 = chosen
-  int threads = 0;  // per rank; 0 = cores of the node / ranks on it
+  int threads = 0;                      // per rank; 0 = cores of the node / ranks on it
   DeviceChoice device = DeviceChoice::automatic;
   TransportChoice transport = TransportChoice::automatic;
   CpuIsa cpu_isa = CpuIsa::automatic;
@@ -66,14 +69,16 @@ struct Options {
 
   // Plan
   std::vector<double> ratios;
-  std::vector<std::string> criteria = {"reap"};
-  PlanRequest plan_request;  // what all plans of a run share
+  std::vector<std::string> criteria;    // canonical, or kAutomatic
+  std::vector<std::string> auto_among;  // canonical
+  PlanRequest plan_request;             // what all plans of a run share
 
   // Inspect
   std::int64_t starved = 100;  // tokens below which an expert is starved
 
   // Output
   WriteOptions write;
+  OutputChoice outputs = OutputChoice::all;
   bool verify = true;
 
   // Reporting

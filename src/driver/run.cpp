@@ -2,11 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <set>
+#include <optional>
 
 #include "driver/calibration.hpp"
 #include "driver/observe.hpp"
 #include "driver/run_log.hpp"
+#include "driver/sweep.hpp"
 #include "driver/write_output.hpp"
 #include "kernels/check.hpp"
 
@@ -15,45 +16,24 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// One output of a run.
-struct Variant {
-  PlanRequest request;
-  std::string name;  // "reap-0.25", "frequency-keep-192"
-};
-
-std::vector<Variant> variants(const Options& o) {
-  if (o.ratios.empty() && o.plan_request.keep == 0) {
-    fail(ExitCode::usage, "--ratio or --keep is missing: how many experts to drop, e.g. --ratio 0.25 0.5");
-  }
-  std::vector<Variant> result;
-  for (const std::string& criterion : o.criteria) {
-    PlanRequest request = o.plan_request;
-    request.criterion = criterion;
-    if (request.keep > 0) result.push_back({request, plan_name(request)});
-    for (const double ratio : o.ratios) {
-      request.ratio = ratio;
-      result.push_back({request, plan_name(request)});
-    }
-  }
-  std::set<std::string> names;
-  for (const Variant& v : result) {
-    if (!names.insert(v.name).second) fail(ExitCode::usage, "{} is asked for twice", v.name);
-  }
-  return result;
-}
-
 /// What would fail after hours of computing fails now.
 void all_check_outputs(Job& job, const Source& source, const std::vector<Variant>& all) {
   job.world.all_try([&] {
     const Options& o = job.options;
     const RouterSpec& router = source.model.router;
-    for (const Variant& v : all) kept_experts(v.request, router.experts, router.top_k);
+    for (const Variant& v : all) {
+      if (!v.automatic()) kept_experts(v.request, router.experts, router.top_k);  // as of its candidates
+    }
+    if (!o.heldout.empty()) static_cast<void>(open_calibration(o.heldout, source.model.vocab));
     if (job.world.rank() != 0) return;
     if (!o.calibration.empty()) {
       const Calibration calibration = open_calibration(o.calibration, source.model.vocab);
       check_domains(o.plan_request, calibration.domain_names);
     }
-    for (const Variant& v : all) check_output(source, v.request, o.output / v.name, o.write);
+    for (const Variant& v : all) {
+      const bool known = o.outputs != OutputChoice::none && !v.candidate && !v.automatic();
+      if (known) check_output(source, v.request, o.output / v.name, o.write);
+    }
     std::error_code error;
     fs::create_directories(o.output, error);
     if (error) fail(ExitCode::io, "{}: cannot be made: {}", o.output.string(), error.message());
@@ -97,17 +77,28 @@ Plan all_decide(const Comm& world, const SaliencyFile& saliency, const Variant& 
   return plan;
 }
 
-/// Leaves `<name>/` and `<name>.plan.json`, unless an earlier run has.
-void all_make(Job& job, const Source& source, const SaliencyFile& saliency, const Variant& variant) {
-  const Plan plan = all_decide(job.world, saliency, variant);
-  job.log.info(fmt::format("plan {}: {} of {} experts stay in each of {} layers", variant.name, plan.kept, plan.experts,
-                           plan.layers.size()));
-  const fs::path output = job.options.output / variant.name;
-  const bool finished = all_is_finished(job, source, plan, output);
+std::vector<PlannedVariant> all_plan(Job& job, const SaliencyFile& saliency, const std::vector<Variant>& all) {
+  std::vector<PlannedVariant> planned;
+  for (const Variant& variant : all) {
+    PlannedVariant& p = planned.emplace_back(PlannedVariant{variant, {}, variant.name});
+    p.write = !variant.candidate && job.options.outputs != OutputChoice::none;
+    if (!variant.automatic()) p.plan = all_decide(job.world, saliency, variant);
+  }
+  return planned;
+}
+
+/// Leaves `<name>.plan.json` and, where it is wanted, `<name>/`, unless an earlier run has.
+/// @param evaluation  for the model card; "" = none
+void all_make(Job& job, const Source& source, const PlannedVariant& planned, const std::string& evaluation) {
+  const Plan& plan = planned.plan;
+  job.log.info(fmt::format("plan {}: {} of {} experts stay in each of {} layers", planned.variant.name, plan.kept,
+                           plan.experts, plan.layers.size()));
+  const fs::path output = job.options.output / planned.variant.name;
+  const bool finished = planned.write && all_is_finished(job, source, plan, output);
   job.world.all_try([&] {
     if (job.world.rank() == 0) write_plan(output.string() + ".plan.json", plan);
   });
-  if (!finished) all_write_output(job, source, plan, output);
+  if (planned.write && !finished) all_write_output(job, source, plan, output, evaluation);
 }
 
 }  // namespace
@@ -116,14 +107,22 @@ void run(Job& job) {
   const Options& o = job.options;
   std::vector<Variant> all;
   job.world.all_try([&] {
-    all = variants(o);
+    all = variants_of(o);
     if (o.model.empty()) fail(ExitCode::usage, "--model is missing: the checkpoint directory");
     if (o.output.empty()) fail(ExitCode::usage, "--output is missing: the folder for the results");
   });
   const Source source = all_open_source(job.world, o.model);
   all_check_outputs(job, source, all);
   const SaliencyFile saliency = all_saliency(job, source);
-  for (const Variant& variant : all) all_make(job, source, saliency, variant);
+  std::vector<PlannedVariant> planned = all_plan(job, saliency, all);
+  std::optional<Evaluation> evaluation;
+  if (!o.heldout.empty()) {
+    evaluation = all_sweep(job, source, planned);
+    if (job.world.rank() == 0) fmt::print("{}", sweep_table(*evaluation));
+  }
+  for (const PlannedVariant& p : planned) {
+    all_make(job, source, p, evaluation ? evaluation_markdown(*evaluation, measures_of(*evaluation, p)) : "");
+  }
   all_write_run_log(job, o.output / "run_log.json");
 }
 

@@ -62,7 +62,7 @@ TEST(EvaluationFile, ComesBackAsItWas) {
   e.variants[0].kept = {24, 25};
   e.variants.push_back(e.variants[0]);
   e.calibration_digest = "dd";
-  e.choice = {{"criterion", "auto"}, {"taken", "reap-0.25"}};
+  e.choice = Json::array({{{"name", "auto-0.25"}, {"chosen", "reap-0.25"}}});
   const Evaluation back = parse_evaluation(evaluation_text(e), "e");
   EXPECT_EQ(evaluation_text(back), evaluation_text(e));
   EXPECT_EQ(back.variants[0].kept, e.variants[0].kept);
@@ -77,10 +77,11 @@ TEST(EvaluationFile, TellsWhatResultsDependOn) {
   b.base.all.nll = 7;
   b.calibration_digest = "dd";
   EXPECT_EQ(difference(a, b), "");
+  EXPECT_TRUE(same_plans(a, b));
   const auto differs = [&](auto change) {
     Evaluation other = a;
     change(other);
-    return !difference(a, other).empty();
+    return !difference(a, other).empty() || !same_plans(a, other);
   };
   EXPECT_TRUE(differs([](Evaluation& e) { e.model_digest = "x"; }));
   EXPECT_TRUE(differs([](Evaluation& e) { e.heldout_digest = "x"; }));

@@ -127,7 +127,7 @@ def test_no_variants(run: Run, folder: Path) -> None:
 
 def test_choice(run: Run, folder: Path) -> None:
     sweep = json.loads((folder / "sweep.json").read_text())
-    sweep["choice"] = {"name": "frequency-0.5", "criterion": "auto"}
+    sweep["choice"] = [{"name": "auto-0.5", "chosen": "frequency-0.5"}]
     report_folder.write_json(folder / "sweep.json", sweep)
     text, reader = report(run, folder)
     assert row(reader, "frequency-0.5")[0] == "frequency-0.5 chosen"
@@ -284,7 +284,7 @@ def edit(folder: Path, name: str, change: Change) -> None:
         ("sweep.json", lambda s: s.update(version=2), r"its format is reap-evaluation 2, not reap-evaluation 1"),
         ("sweep.json", lambda s: s["model"].update(digest="b"), r"of another model \(digest b\)"),
         ("sweep.json", lambda s: s["variants"][1].update(plan_digest="b"), r"measured another plan under the name"),
-        ("sweep.json", lambda s: s.update(choice={"name": "x"}), r"its choice, x, is none of its variants"),
+        ("sweep.json", lambda s: s.update(choice=[{"chosen": "x"}]), r"its choice, x, is none of its variants"),
         ("reap-0.5.plan.json", lambda p: p.update(format="reap-plan-9"), r"its format is reap-plan-9"),
         ("reap-0.5.plan.json", lambda p: p["layers"].pop(), r"its layers and experts are not those of the rest"),
         ("reap-0.5.plan.json", lambda p: p["layers"][2].update(keep=[1, 99]), r"'layers'\[2\]: 'keep' has to be"),

@@ -70,7 +70,7 @@ class Evaluation:
     calibration_digest: str | None
     base: Measured
     variants: tuple[Variant, ...]
-    chosen: str | None  # name of the variant that a sweep with `auto` chose
+    chosen: frozenset[str]  # names of the variants that a sweep with `auto` chose
 
     def change(self, quality: Measured, domain: int | None = None) -> float:
         """Relative change of perplexity against the unpruned model, over all tokens or in a domain."""
@@ -123,13 +123,13 @@ def _variant(fields: Fields, domains: int) -> Variant:
     )
 
 
-def _chosen(file: Fields, variants: tuple[Variant, ...]) -> str | None:
-    if not file.has("choice") or not file.object("choice").has("name"):
-        return None
-    name = file.object("choice").text("name")
-    if name not in {variant.name for variant in variants}:
-        raise BadInputError(f"{file.where}: its choice, {name}, is none of its variants")
-    return name
+def _chosen(file: Fields, variants: tuple[Variant, ...]) -> frozenset[str]:
+    if not file.has("choice"):
+        return frozenset()
+    names = frozenset(choice.text("chosen") for choice in file.objects("choice"))
+    if unknown := names - {variant.name for variant in variants}:
+        raise BadInputError(f"{file.where}: its choice, {min(unknown)}, is none of its variants")
+    return names
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -46,7 +46,8 @@ def _shown_plans(material: Material, asked: tuple[str, ...]) -> list[Plan]:
         return [plans[name] for name in dict.fromkeys(asked)]
     if material.evaluation is not None:
         chosen = material.evaluation.chosen
-        wanted = [chosen] if chosen else [variant.name for variant in Quality.of(material.evaluation, material).least()]
+        best = [variant.name for variant in Quality.of(material.evaluation, material).least()]
+        wanted = sorted(chosen) if chosen else best
         if found := [plans[name] for name in wanted if name in plans]:
             return found[:_MAPS_AT_MOST]
     return material.plans[:_MAPS_AT_MOST]

@@ -78,7 +78,7 @@ class Quality:
     def _row(self, variant: Variant, cells: list[Cell]) -> Row:
         least = variant in self.least() and len(self.evaluation.variants) > len(self.steps())
         share_dropped = dropped(self.dropped[variant.name])
-        chosen = variant.name == self.evaluation.chosen
+        chosen = variant.name in self.evaluation.chosen
         return Row(variant.name, share_dropped, chosen, least, cells)
 
     def selected(self) -> list[Variant]:
@@ -86,9 +86,8 @@ class Quality:
         if len(self._ordered) <= _ALL_AT_MOST:
             return self._ordered
         least = {v.name for v in self.least()}
-        return [
-            v for v in self._ordered if v.name in least or v.criterion == "reap" or v.name == self.evaluation.chosen
-        ]
+        shown = least | self.evaluation.chosen
+        return [v for v in self._ordered if v.name in shown or v.criterion == "reap"]
 
     def overview(self) -> list[Row]:
         """Rows of the first table."""
