@@ -9,6 +9,7 @@
 #include "driver/inspect.hpp"
 #include "driver/merge.hpp"
 #include "driver/observe.hpp"
+#include "driver/quantize.hpp"
 #include "driver/run.hpp"
 #include "driver/verify.hpp"
 #include "kernels/check.hpp"
@@ -62,15 +63,16 @@ void verify(Job& job) {
     if (o.model.empty()) fail(ExitCode::usage, "--model is missing: the model that was pruned");
     if (o.output.empty()) fail(ExitCode::usage, "--output is missing: the pruned model to prove");
   });
+  const std::unique_ptr<Quantizer> quantizer = all_make_quantizer(job);
   std::int64_t bytes = 0;
   job.world.all_try([&] { bytes = safetensors_bytes(o.output); });
   job.progress.begin("verify", "bytes", bytes, bytes / job.world.size());
-  const VerifyReport report =
-      all_verify(job.world, o.model, o.output, [&](std::int64_t done) { job.progress.advance(done); });
+  const auto advance = [&](std::int64_t done) { job.progress.advance(done); };
+  const VerifyReport report = all_verify(job.world, o.model, o.output, advance, quantizer.get());
   job.progress.end();
   if (job.world.rank() != 0) return;
-  fmt::print("{}: verified: {} experts per layer, {} tensors, {}; every one equals its source\n", o.output.string(),
-             report.experts, report.tensors, readable_bytes(report.bytes));
+  fmt::print("{}: verified: {} experts per layer, {} tensors, {}; {}\n", o.output.string(), report.experts,
+             report.tensors, readable_bytes(report.bytes), report.finding());
 }
 
 void estimate(Job& job) {
@@ -151,10 +153,17 @@ const std::vector<Command>& commands() {
        "Needs --model, --plan and --output (the new model's folder).\n\n"
        "  mpirun -n 8 reap_dist prune --model MiniMax-M2 --plan plan.json --output MiniMax-M2-pruned\n",
        "model plan output max-shard-size mtp overwrite verify", prune},
+      {"quantize", "model -> the same model with weights of 4 bits (W4A16), as AutoRound writes it",
+       "Needs --model (bf16, fp16, fp32 or block-scaled FP8; pruned or not) and --output (the new model's folder).\n"
+       "Router, norms, embeddings and head stay as they are. docs/format/w4a16.md says what is written.\n\n"
+       "  mpirun -n 8 reap_dist quantize --model MiniMax-M2-pruned --output MiniMax-M2-pruned-W4A16\n",
+       "model output format method group-size exclude quantize-attention serve-tp serve-ep device threads cpu-isa "
+       "max-shard-size mtp overwrite verify",
+       quantize},
       {"verify", "re-read a pruned checkpoint and prove that every tensor equals its slice of the source",
        "Needs --model (the source) and --output (the pruned model).\n\n"
        "  mpirun -n 8 reap_dist verify --model MiniMax-M2 --output MiniMax-M2-pruned\n",
-       "model output", verify},
+       "model output device threads cpu-isa", verify},
       {"estimate", "memory per rank, time, disk and the best grid, for a model and a machine; nothing is run",
        "Needs --model: a folder with config.json; the model itself need not be there yet. The choice is the one that "
        "run\n"
@@ -163,7 +172,7 @@ const std::vector<Command>& commands() {
        "  reap_dist estimate --model MiniMax-M2 --ranks 8 --machine h200 --tokens 10000000\n",
        "model calibration output collect compute block-tokens part pp ep dp threads cpu-isa memory-budget weights "
        "machine scratch "
-       "ratio keep keep-multiple mtp verify ranks tokens longest probe json",
+       "ratio keep keep-multiple mtp verify format quantize-attention serve-tp ranks tokens longest probe json",
        estimate},
       {"inspect", "what a model folder, calibration, saliency, plan or state holds",
        "Takes any number of paths. Of a saliency file it also says how sure a cut would be, by default at 0.25 and 0.5 "

@@ -11,6 +11,7 @@
 #include "driver/digest.hpp"
 #include "driver/file_writer.hpp"
 #include "kernels/buffer.hpp"
+#include "kernels/check.hpp"
 #include "shard/input_file.hpp"
 
 namespace reap {
@@ -39,7 +40,8 @@ struct Chunk {
 /// The bytes of an output file from front to back: the header, then each tensor's slice of the source.
 class Reader {
  public:
-  Reader(const Checkpoint& source, const OutputFile& file) : source_{source}, file_{file}, header_{header_text(file)} {}
+  Reader(const Checkpoint& source, const OutputFile& file, Quantizer* quantizer)
+      : source_{source}, file_{file}, header_{header_text(file)}, derived_{quantizer, source} {}
 
   /// Fills a chunk with what comes next; false at the end of the file.
   bool fill(Chunk& chunk) {
@@ -58,7 +60,13 @@ class Reader {
     const Tensor& from = source_.tensors()[tensor.source];
     const auto [begin, length] = run_at(tensor, from);
     const std::size_t bytes = std::min<std::uint64_t>(length, chunk.rest().size());
-    source_.read(from, begin, chunk.rest().first(bytes));
+    if (tensor.derived) {
+      const std::vector<std::byte>& made = derived_.bytes(from, *tensor.derived);
+      REAP_CHECK(made.size() == tensor.info.bytes, "{} has {} bytes", tensor.info.name, made.size());
+      std::memcpy(chunk.rest().data(), made.data() + begin, bytes);
+    } else {
+      source_.read(from, begin, chunk.rest().first(bytes));
+    }
     chunk.bytes += bytes;
     position_ += bytes;
     const bool last = position_ == tensor.info.bytes;
@@ -82,6 +90,7 @@ class Reader {
   const Checkpoint& source_;
   const OutputFile& file_;
   std::string header_;
+  DerivedTensors derived_;
   std::size_t header_read_ = 0;
   std::size_t tensor_ = 0;
   std::uint64_t position_ = 0;  // within the tensor, in the output
@@ -112,9 +121,9 @@ class TensorHasher {
 }  // namespace
 
 FileDigests copy_tensors(const Checkpoint& source, const OutputFile& file, const std::filesystem::path& directory,
-                         const std::function<void(std::int64_t bytes)>& progress) {
+                         Quantizer* quantizer, const std::function<void(std::int64_t bytes)>& progress) {
   FileWriter writer(directory / file.name, file.bytes);
-  Reader reader(source, file);
+  Reader reader(source, file, quantizer);
   Sha256 sha256;
   TensorHasher tensors;
   std::array<Chunk, kChunks> chunks;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "driver/output_plan.hpp"
+#include "driver/quantizer.hpp"
 #include "shard/checkpoint.hpp"
 
 namespace reap {
@@ -20,10 +21,11 @@ struct FileDigests {
 };
 
 /// Writes one safetensors file of the output. Reading, hashing and writing overlap.
-/// @param progress  called with bytes written since the last call; may be empty
+/// @param quantizer  computes tensors that are not copies; null where there are none
+/// @param progress   called with bytes written since the last call; may be empty
 /// @throws Error(io) naming the file
 FileDigests copy_tensors(const Checkpoint& source, const OutputFile& file, const std::filesystem::path& directory,
-                         const std::function<void(std::int64_t bytes)>& progress);
+                         Quantizer* quantizer, const std::function<void(std::int64_t bytes)>& progress);
 
 /// Reads a file that copy_tensors() has written and hashes it again.
 /// @throws Error(io), Error(bad_input) when it is not there

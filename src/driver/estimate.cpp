@@ -8,7 +8,9 @@
 #include "driver/pass_setup.hpp"
 #include "driver/plan.hpp"
 #include "driver/probe.hpp"
+#include "driver/quantize_size.hpp"
 #include "driver/resources.hpp"
+#include "driver/serving_limits.hpp"
 #include "kernels/check.hpp"
 #include "kernels/fields.hpp"
 
@@ -42,6 +44,14 @@ fs::path existing_parent(fs::path folder) {
   return folder;
 }
 
+std::int64_t w4a16_bytes(const Options& o, const Model& model, std::int64_t kept) {
+  const std::optional<std::int64_t> group = largest_group(model, o.w4a16.attention, o.write.serving);
+  if (model.w4 || !group) return 0;
+  QuantizeOptions options = o.w4a16;
+  options.group = *group;
+  return quantised_bytes(model, kept, options);
+}
+
 std::vector<OutputEstimate> outputs_of(const Options& o, const Estimate& e) {
   std::vector<OutputEstimate> outputs;
   const std::int64_t experts = e.folder.model.router.experts;
@@ -55,6 +65,7 @@ std::vector<OutputEstimate> outputs_of(const Options& o, const Estimate& e) {
     output.left = e.folder.inventory.left(output.kept);
     if (o.write.mtp == Mtp::keep) output.left += e.folder.inventory.mtp;
     output.seconds = output_time(static_cast<double>(output.left.bytes), e.ranks, o.verify, e.machine);
+    output.w4a16_bytes = w4a16_bytes(o, e.folder.model, output.kept);
     outputs.push_back(output);
   }
   return outputs;

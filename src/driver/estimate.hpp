@@ -19,7 +19,8 @@ namespace reap {
 struct OutputEstimate {
   std::int64_t kept = 0;  // experts per layer
   Stock left;
-  double seconds = 0;  // writing and proving it
+  double seconds = 0;            // writing and proving it
+  std::int64_t w4a16_bytes = 0;  // with weights of 4 bits, in the format that is asked for; 0 = no group fits
 };
 
 /// All that the command says, as text or as JSON.

@@ -99,15 +99,16 @@ std::string choice_text(const Estimate& e) {
 }
 
 std::string output_table(const Estimate& e) {
-  std::string text = fmt::format("\nOutputs\n  {:<10}{:>8}{:>14}{:>12}{:>9}{:>15}\n", "dropped", "kept", "parameters",
-                                 "bytes", "share", "write, verify");
+  std::string text = fmt::format("\nOutputs\n  {:<10}{:>8}{:>14}{:>12}{:>9}{:>15}{:>12}\n", "dropped", "kept",
+                                 "parameters", "bytes", "share", "write, verify", "W4A16");
   std::int64_t sum = 0;
   const double whole = static_cast<double>(e.folder.inventory.whole().bytes);
   for (const OutputEstimate& output : e.outputs) {
     sum += output.left.bytes;
-    text += fmt::format("  {:<10}{:>8}{:>14}{:>12}{:>8.1f}%{:>15}\n", e.folder.model.router.experts - output.kept,
+    text += fmt::format("  {:<10}{:>8}{:>14}{:>12}{:>8.1f}%{:>15}{:>12}\n", e.folder.model.router.experts - output.kept,
                         output.kept, billions(output.left.parameters), readable_bytes(output.left.bytes),
-                        100 * static_cast<double>(output.left.bytes) / whole, readable_seconds(output.seconds));
+                        100 * static_cast<double>(output.left.bytes) / whole, readable_seconds(output.seconds),
+                        output.w4a16_bytes == 0 ? "-" : readable_bytes(output.w4a16_bytes));
   }
   text += fmt::format("  all of them, and saliency.h5 of {}: {}", readable_bytes(e.saliency_bytes),
                       readable_bytes(sum + e.saliency_bytes));
@@ -172,6 +173,7 @@ std::string estimate_json(const Estimate& e) {
     Json entry = {{"kept", output.kept}};
     entry.update(stock_json(output.left));
     entry["seconds"] = output.seconds;
+    entry["w4a16_bytes"] = output.w4a16_bytes;
     json["outputs"].push_back(std::move(entry));
   }
   json["saliency_bytes"] = e.saliency_bytes;

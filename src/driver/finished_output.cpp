@@ -46,6 +46,7 @@ std::string difference(const fs::path& output, const Manifest& manifest, const s
     return fmt::format("was made with --max-shard-size {}", manifest.max_shard_bytes);
   }
   if (manifest.mtp != options.mtp) return "was made with another --mtp";
+  if (manifest.quantize != options.quantize) return "was quantised in another way";
   if (const std::string other = request_difference(manifest.plan.request, request); !other.empty()) return other;
   if (const std::string other = file_difference(output, manifest.files); !other.empty()) return other;
   return file_difference(output, manifest.side_files);

@@ -11,6 +11,7 @@
 #include "driver/progress.hpp"
 #include "shard/checkpoint.hpp"
 #include "shard/families.hpp"
+#include "shard/inventory.hpp"
 #include "shard/placement.hpp"
 
 namespace reap {
@@ -82,8 +83,7 @@ std::map<Kind, Amount> amounts_of(const Checkpoint& checkpoint, const std::vecto
     ++amount.tensors;
     amount.bytes += static_cast<std::int64_t>(tensor.bytes);
     amount.dtypes.insert(reap::name_of(tensor.dtype));
-    const auto elements = tensor.bytes / size_of(tensor.dtype);
-    if (!claims[i].scale) amount.parameters += static_cast<std::int64_t>(elements);  // scales belong to their weights
+    amount.parameters += parameters_of(tensor, claims[i]);
   }
   return amounts;
 }

@@ -141,6 +141,9 @@ Manifest manifest_from(const Json& document) {
   manifest.plan = read_plan_member(document.at("plan"));
   document.at("options").at("max_shard_bytes").get_to(manifest.max_shard_bytes);
   manifest.mtp = document.at("options").at("mtp") == name_of(Mtp::keep) ? Mtp::keep : Mtp::drop;
+  if (const Json& options = document.at("options"); options.contains("quantize")) {
+    manifest.quantize = quantize_options_from(options["quantize"]);
+  }
   for (const Json& file : document.at("files")) manifest.files.push_back(read_file(file));
   for (const Json& file : document.at("side_files")) {
     manifest.side_files.push_back({file.at("name"), byte_count(file.at("bytes")), sha256_digest(file.at("sha256"))});
@@ -154,6 +157,7 @@ std::string manifest_text(const Manifest& manifest) {
   Json options;
   options["max_shard_bytes"] = manifest.max_shard_bytes;
   options["mtp"] = name_of(manifest.mtp);
+  if (manifest.quantize) options["quantize"] = to_json(*manifest.quantize);
   std::string text = "{";
   const auto add = [&](std::string_view key, const std::string& json) {
     fmt::format_to(std::back_inserter(text), "{}\n \"{}\": {}", text.size() == 1 ? "" : ",", key, json);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,6 +62,7 @@ struct Manifest {
   ManifestPlan plan;
   std::int64_t max_shard_bytes = 0;
   Mtp mtp = Mtp::drop;
+  std::optional<QuantizeOptions> quantize;
   std::vector<ManifestFile> files;
   std::vector<ManifestSideFile> side_files;
 };

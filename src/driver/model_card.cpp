@@ -105,6 +105,36 @@ std::string calibration_section(const Plan& plan) {
   return text;
 }
 
+std::string quantization_section(const QuantizeOptions& options) {
+  std::string text = fmt::format(
+      "\n## Weights of 4 bits\nW4A16: symmetric, in groups of {} inputs, format `{}`, method `{}` (the integers and "
+      "scales of AutoRound 0.12.2 without\ntuning). Rounded are the experts{}; router, norms, embeddings and head are "
+      "the base model's.\n",
+      options.group, name_of(options.format), name_of(options.method), options.attention ? " and attention" : "");
+  for (const std::string& pattern : options.exclude) text += fmt::format("Not rounded: {}\n", plain(pattern));
+  return text;
+}
+
+/// "dropping experts (REAP, ...)" and what else was done to the base model.
+std::string origin(const Plan& plan, const CardFacts& facts) {
+  const std::string paper = "[arXiv:2510.13999](https://arxiv.org/abs/2510.13999)";
+  if (!facts.quantize) {
+    return fmt::format(
+        "from a larger model by dropping experts (REAP, {}). Nothing was trained or converted:\nevery tensor is the "
+        "base "
+        "model's, or its rows of the experts that stay.",
+        paper);
+  }
+  if (plan.kept == plan.experts)
+    return "from another model by rounding weights to 4 bits. Nothing was trained:\nevery tensor is the base model's "
+           "or "
+           "rounded from one.";
+  return fmt::format(
+      "from a larger model by dropping experts (REAP, {}) and rounding weights to 4 bits. Nothing was trained:\n"
+      "every tensor is the base model's, its rows of the experts that stay, or rounded from one.",
+      paper);
+}
+
 /// The command of vLLM for the family; "" for one that it is not known of.
 std::string serving_section(const Checkpoint& source, const Model& model) {
   if (model.type != "minimax_m2") return "";
@@ -119,17 +149,16 @@ std::string serving_section(const Checkpoint& source, const Model& model) {
 }  // namespace
 
 std::string model_card(const Checkpoint& source, const Model& model, const Plan& plan, const CardFacts& facts) {
-  std::string text =
-      fmt::format("---\n{}tags:\n- moe\n- pruned\n- reap\n---\n{}\n", licence_lines(card_head(source)), kMark);
-  text += fmt::format("# {}, {} of {} experts\n\n", plain(model.type), plan.kept, plan.experts);
-  text += fmt::format(
-      "Made by {} from a larger model by dropping experts (REAP, "
-      "[arXiv:2510.13999](https://arxiv.org/abs/2510.13999)). "
-      "Nothing was trained or converted:\nevery tensor is the base model's, or its rows of the experts that stay. "
-      "[{}]({}) lists them, with digests.\n\n",
-      "reap_dist " + release(), kManifestName, kManifestName);
+  const bool pruned = plan.kept < plan.experts || !facts.quantize;
+  std::string text = fmt::format("---\n{}tags:\n- moe\n{}{}---\n{}\n", licence_lines(card_head(source)),
+                                 pruned ? "- pruned\n- reap\n" : "", facts.quantize ? "- w4a16\n" : "", kMark);
+  text += fmt::format("# {}, {} of {} experts{}\n\n", plain(model.type), plan.kept, plan.experts,
+                      facts.quantize ? ", W4A16" : "");
+  text += fmt::format("Made by {} {} [{}]({}) lists them, with digests.\n\n", "reap_dist " + release(),
+                      origin(plan, facts), kManifestName, kManifestName);
   text += base_section(source, model, plan, facts);
-  text += "\n## How the experts were chosen\n" + wish_lines(plan.request) + calibration_section(plan);
+  if (pruned) text += "\n## How the experts were chosen\n" + wish_lines(plan.request) + calibration_section(plan);
+  if (facts.quantize) text += quantization_section(*facts.quantize);
   if (!facts.evaluation.empty()) {
     text += "\n## Evaluation\n" + facts.evaluation + (facts.evaluation.ends_with('\n') ? "" : "\n");
   }

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "driver/plan.hpp"
+#include "driver/quantize_options.hpp"
 #include "shard/checkpoint.hpp"
 #include "shard/model.hpp"
 
@@ -20,6 +22,7 @@ struct CardFacts {
   std::string base_card;              // name of the source's own card in the output; "" when it has none
   std::vector<std::string> licences;  // names of licence files in the output
   std::string evaluation;             // Markdown; "" = not evaluated
+  std::optional<QuantizeOptions> quantize;
 };
 
 /// The README.md of a pruned model (docs/format/model_card.md): canonical, without clock, host or path.

@@ -35,6 +35,9 @@ struct Texts {
   std::string weights = "auto";
   std::string max_shard_size = "5GB";
   std::string mtp = "drop";
+  std::string format = "auto-round";
+  std::string method = "default";
+  std::string quantize_attention = "on";
   std::vector<std::string> domain_weights;
   std::vector<std::string> protect;
   std::string config;
@@ -184,6 +187,26 @@ po::options_description output_options(Options& o, Texts& t) {
   return group;
 }
 
+po::options_description quantize_options(Options& o, Texts& t) {
+  po::options_description group("Weights of 4 bits (docs/format/w4a16.md)");
+  auto add = group.add_options();
+  add("format", po::value(&t.format)->default_value(t.format), "auto-round, gptq or compressed-tensors");
+  add("method", po::value(&t.method)->default_value(t.method),
+      "rtn: scales by the largest weight; opt-rtn: the best of 181 scales; default: opt-rtn for attention, rtn for "
+      "experts");
+  add("group-size", po::value(&o.w4a16.group)->default_value(o.w4a16.group),
+      "inputs that share a scale: 128, 64 or 32; 0 = the largest that fits the model and --serve-tp");
+  add("exclude", po::value(&o.w4a16.exclude)->multitoken(),
+      "layers that stay as they are, by name; * stands for anything: '*.layers.0.*'");
+  add("quantize-attention", po::value(&t.quantize_attention)->default_value(t.quantize_attention),
+      "on, or off: experts only");
+  add("serve-tp", po::value(&o.write.serving.tensor_parallel)->default_value(o.write.serving.tensor_parallel),
+      "ranks of tensor parallelism that the output has to suit");
+  add("serve-ep", po::value(&o.write.serving.expert_parallel)->default_value(o.write.serving.expert_parallel),
+      "likewise, of expert parallelism");
+  return group;
+}
+
 po::options_description report_options(Options& o, Texts& t) {
   po::options_description group("Reporting");
   auto add = group.add_options();
@@ -300,6 +323,13 @@ void apply_texts(Options& o, const Texts& t) {
   o.plan_request.allocation =
       one_of<Allocation>(t.allocation, "allocation", {{"layer", Allocation::layer}, {"global", Allocation::global}});
   o.write.mtp = one_of<Mtp>(t.mtp, "mtp", {{"drop", Mtp::drop}, {"keep", Mtp::keep}});
+  o.w4a16.format = one_of<W4Format>(t.format, "format",
+                                    {{"auto-round", W4Format::auto_round},
+                                     {"gptq", W4Format::gptq},
+                                     {"compressed-tensors", W4Format::compressed_tensors}});
+  o.w4a16.method = one_of<W4Method>(
+      t.method, "method", {{"default", W4Method::automatic}, {"rtn", W4Method::rtn}, {"opt-rtn", W4Method::opt_rtn}});
+  o.w4a16.attention = one_of<bool>(t.quantize_attention, "quantize-attention", {{"on", true}, {"off", false}});
   o.write.max_shard_bytes = parse_bytes(t.max_shard_size, "max-shard-size");
   o.memory_budget = parse_bytes(t.memory_budget, "memory-budget");
   o.ratios = parse_numbers(t.ratios, "ratio");
@@ -339,6 +369,11 @@ void check_ranges(const Options& o) {
   at_least("keep", o.plan_request.keep, 0);
   at_least("keep-multiple", o.plan_request.keep_multiple, 1);
   at_least("max-shard-size", o.write.max_shard_bytes, 1);
+  at_least("serve-tp", o.write.serving.tensor_parallel, 1);
+  at_least("serve-ep", o.write.serving.expert_parallel, 1);
+  if (const std::int64_t group = o.w4a16.group; group != 0 && group != 32 && group != 64 && group != 128) {
+    fail(ExitCode::usage, "--group-size {}: must be 128, 64, 32, or 0 for the largest that fits", group);
+  }
   if (!(o.checkpoint_minutes > 0))
     fail(ExitCode::usage, "--checkpoint-minutes {}: must be above 0", o.checkpoint_minutes);
   if (!(o.timeout_seconds >= 0)) fail(ExitCode::usage, "--timeout {}: must be at least 0", o.timeout_seconds);
@@ -419,7 +454,11 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   Options& o = result.options;
   Texts t;
   po::options_description visible("", 100, 50);
-  visible.add(file_options(o)).add(compute_options(o, t)).add(plan_options(o, t)).add(output_options(o, t));
+  visible.add(file_options(o))
+      .add(compute_options(o, t))
+      .add(plan_options(o, t))
+      .add(output_options(o, t))
+      .add(quantize_options(o, t));
   visible.add(resume_options(o)).add(estimate_options(o)).add(report_options(o, t));
 
   std::vector<std::string> words(argv + 1, argv + argc);

@@ -81,6 +81,9 @@ struct Options {
   OutputChoice outputs = OutputChoice::all;
   bool verify = true;
 
+  // Weights of 4 bits
+  QuantizeOptions w4a16;  // as asked for; write.quantize is what is in effect
+
   // Reporting
   std::filesystem::path log_dir;
   std::filesystem::path metrics;

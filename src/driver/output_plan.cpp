@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "driver/quantize_config.hpp"
 #include "kernels/check.hpp"
 #include "shard/json.hpp"
 
@@ -47,7 +48,48 @@ std::vector<std::vector<std::int32_t>> renumber(const Plan& plan) {
 }
 
 /// The whole of a source tensor, under the same name.
-OutputTensor whole(const Tensor& tensor, std::size_t index) { return {tensor, static_cast<std::int64_t>(index), {}}; }
+OutputTensor whole(const Tensor& tensor, std::size_t index) {
+  return {tensor, static_cast<std::int64_t>(index), {}, std::nullopt};
+}
+
+bool is_derived(const WriteOptions& options, Part part, const TensorInfo& weight) {
+  return derivation_of(options, part, weight.name, weight.dtype, W4Piece::words).has_value();
+}
+
+void check_quantizable(const Model& model, std::int64_t experts, const WriteOptions& options) {
+  check_serving(*options.quantize, model, experts, options.serving);
+  if (model.fp8 && model.mtp_layers > 0 && options.mtp == Mtp::keep) {
+    fail(ExitCode::usage, "--mtp keep: MTP tensors in FP8 cannot stand beside weights of 4 bits; give --mtp drop");
+  }
+}
+
+std::uint64_t bytes_of(DType dtype, const std::vector<std::int64_t>& shape) {
+  std::uint64_t bytes = size_of(dtype);
+  for (const std::int64_t extent : shape) bytes *= static_cast<std::uint64_t>(extent);
+  return bytes;
+}
+
+/// The tensors that a weight becomes; `weight` is what copying it would make.
+std::vector<OutputTensor> derived(const OutputTensor& weight, const Claim& claim, const WriteOptions& options) {
+  const TensorInfo& info = weight.info;
+  const auto make = [&](W4Piece piece, std::string name, DType dtype, std::vector<std::int64_t> shape) {
+    OutputTensor tensor = weight;
+    tensor.derived = derivation_of(options, claim.part, info.name, info.dtype, piece);
+    tensor.info.bytes = bytes_of(dtype, shape);
+    tensor.info.name = std::move(name);
+    tensor.info.dtype = dtype;
+    tensor.info.shape = std::move(shape);
+    return tensor;
+  };
+  const std::optional<QuantizeSpec> rounding = rounding_of(*options.quantize, claim.part, info.name);
+  if (!rounding) return {make(W4Piece::none, info.name, DType::bf16, info.shape)};
+  const W4Format format = options.quantize->format;
+  std::vector<OutputTensor> tensors;
+  for (W4Tensor& part : w4_tensors(format, info.shape[0], info.shape[1], rounding->group, w4_scale_dtype(info.dtype))) {
+    tensors.push_back(make(part.piece, w4_name(info.name, format, part.piece), part.dtype, std::move(part.shape)));
+  }
+  return tensors;
+}
 
 /// The rows of the experts that stay.
 OutputTensor sliced(const Tensor& tensor, std::size_t index, const std::vector<std::int32_t>& keep,
@@ -65,14 +107,19 @@ class Packer {
  public:
   explicit Packer(std::int64_t max_bytes) : max_bytes_{static_cast<std::uint64_t>(max_bytes)} {}
 
-  void add(OutputTensor tensor) {
-    const bool fits = data_bytes_ + tensor.info.bytes <= max_bytes_;
+  void add(OutputTensor tensor) { add(std::vector<OutputTensor>{std::move(tensor)}); }
+
+  /// Tensors that stay together.
+  void add(std::vector<OutputTensor> tensors) {
+    std::uint64_t bytes = 0;
+    for (const OutputTensor& tensor : tensors) bytes += tensor.info.bytes;
+    const bool fits = data_bytes_ + bytes <= max_bytes_;
     if (files_.empty() || (!fits && !files_.back().tensors.empty())) {
       files_.emplace_back();
       data_bytes_ = 0;
     }
-    data_bytes_ += tensor.info.bytes;
-    files_.back().tensors.push_back(std::move(tensor));
+    data_bytes_ += bytes;
+    for (OutputTensor& tensor : tensors) files_.back().tensors.push_back(std::move(tensor));
   }
 
   std::vector<OutputFile> finish() && {
@@ -84,10 +131,15 @@ class Packer {
   }
 
  private:
+  /// Bytes that a tensor is aligned to; those of a rounded weight like the first of them.
+  static std::size_t alignment(const OutputTensor& tensor) {
+    if (!tensor.derived || tensor.derived->piece == W4Piece::none) return size_of(tensor.info.dtype);
+    return size_of(tensor.derived->format == W4Format::compressed_tensors ? DType::i64 : DType::i32);
+  }
+
   static void lay_out(OutputFile& file) {
-    std::stable_sort(file.tensors.begin(), file.tensors.end(), [](const OutputTensor& a, const OutputTensor& b) {
-      return size_of(a.info.dtype) > size_of(b.info.dtype);
-    });
+    std::stable_sort(file.tensors.begin(), file.tensors.end(),
+                     [](const OutputTensor& a, const OutputTensor& b) { return alignment(a) > alignment(b); });
     file.bytes = header_text(file).size();
     for (OutputTensor& tensor : file.tensors) {
       tensor.info.offset = file.bytes;
@@ -116,6 +168,7 @@ std::vector<OutputFile> plan_output(const Checkpoint& source, const Model& model
              source.tensors().size());
   if (options.max_shard_bytes < 1)
     fail(ExitCode::usage, "--max-shard-size is {}: it has to be at least 1", options.max_shard_bytes);
+  if (options.quantize) check_quantizable(model, plan.kept, options);
   const std::vector<std::vector<std::int32_t>> numbers = renumber(plan);
   Packer packer(options.max_shard_bytes);
   for (std::size_t i = 0; i < claims.size(); ++i) {
@@ -123,6 +176,8 @@ std::vector<OutputFile> plan_output(const Checkpoint& source, const Model& model
     Claim claim = claims[i];
     if (claim.part == Part::mtp) {
       if (options.mtp == Mtp::keep) packer.add(whole(tensor, i));
+    } else if (claim.scale && options.quantize) {
+      continue;  // its weight becomes another that needs none
     } else if (claim.part == Part::gate || claim.part == Part::gate_bias) {
       REAP_CHECK(!claim.scale, "tensor {}: the rows of a scaled router cannot be sliced", tensor.name);
       packer.add(sliced(tensor, i, plan.layers[claim.layer].keep, plan.experts));
@@ -131,13 +186,27 @@ std::vector<OutputFile> plan_output(const Checkpoint& source, const Model& model
       if (claim.expert < 0) continue;
       OutputTensor expert = whole(tensor, i);
       expert.info.name = tensor_name(model, claim);
-      packer.add(std::move(expert));
+      packer.add(is_derived(options, claim.part, expert.info) ? derived(expert, claim, options)
+                                                              : std::vector{std::move(expert)});
     } else {
-      packer.add(whole(tensor, i));
+      OutputTensor same = whole(tensor, i);
+      packer.add(is_derived(options, claim.part, same.info) ? derived(same, claim, options)
+                                                            : std::vector{std::move(same)});
     }
   }
   return std::move(packer).finish();
 }
+
+std::optional<Derivation> derivation_of(const WriteOptions& options, Part part, std::string_view name, DType source,
+                                        W4Piece piece) {
+  if (!options.quantize) return std::nullopt;
+  const std::optional<QuantizeSpec> rounding = rounding_of(*options.quantize, part, name);
+  if (rounding) return Derivation{piece, *rounding, options.quantize->format};
+  if (source == DType::f8_e4m3) return Derivation{};
+  return std::nullopt;
+}
+
+DType w4_scale_dtype(DType source) { return source == DType::f16 || source == DType::f32 ? DType::f16 : DType::bf16; }
 
 std::string header_text(const OutputFile& file) {
   std::vector<TensorInfo> tensors;
@@ -152,6 +221,10 @@ std::string pruned_config(const Checkpoint& source, const Model& model, const Pl
   if (model.mtp_layers > 0 && options.mtp == Mtp::drop) {
     text = with_member(text, "num_mtp_modules", "0");
     text = with_member(text, "use_mtp", "false");
+  }
+  if (options.quantize) {
+    text =
+        with_member(text, "quantization_config", member_text(quantization_config(*options.quantize, model, plan.kept)));
   }
   return text;
 }

@@ -1,10 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "driver/plan.hpp"
+#include "driver/quantize_options.hpp"
+#include "driver/serving_limits.hpp"
 #include "shard/checkpoint.hpp"
 #include "shard/families.hpp"
 
@@ -15,15 +18,26 @@ enum class Mtp : std::uint8_t { drop, keep };
 struct WriteOptions {
   std::int64_t max_shard_bytes = 5'000'000'000;  // of tensor data per file; a larger tensor gets a file of its own
   Mtp mtp = Mtp::drop;
-  bool overwrite = false;       // replace an existing output, once the new one is complete
-  std::string evaluation = {};  // Markdown for the model card; the weights do not depend on it
+  std::optional<QuantizeOptions> quantize = {};  // round weights to 4 bits
+  Serving serving = {};                          // of a quantised output: what it has to suit
+  bool overwrite = false;                        // replace an existing output, once the new one is complete
+  std::string evaluation = {};                   // Markdown for the model card; the weights do not depend on it
 };
 
-/// One tensor of the output: a slice of one source tensor.
+/// How a tensor of the output is computed from a weight of the source.
+struct Derivation {
+  W4Piece piece = W4Piece::none;  // of the weight rounded to 4 bits; none: the fp8 weight expanded to bf16
+  QuantizeSpec rounding{};
+  W4Format format{};
+  bool operator==(const Derivation&) const = default;
+};
+
+/// One tensor of the output: a slice of one source tensor, or what is computed from one.
 struct OutputTensor {
   TensorInfo info;                 // name, dtype, shape in the output; offset within its file
   std::int64_t source;             // index into checkpoint.tensors()
   std::vector<std::int32_t> rows;  // rows of axis 0 that stay, ascending; empty = all of it
+  std::optional<Derivation> derived;
 };
 
 struct OutputFile {
@@ -37,13 +51,22 @@ void check_equal_counts(const PlanRequest& request);
 
 /// The files of a pruned model: a function of source, plan and options only, never of the ranks. Files are filled in
 /// the order of the source (file, then offset), so reading is sequential. Within a file wider element types come first,
-/// as the format's own writer has it: every tensor is aligned to its element then.
+/// as the format's own writer has it: every tensor is aligned to its element then. The tensors that a weight is rounded
+/// to stay together and are as wide as the widest of them; their sizes keep the others aligned.
 /// @throws Error(bad_input) when the plan is not one for this model, Error(usage) for a shard size below 1
 std::vector<OutputFile> plan_output(const Checkpoint& source, const Model& model, const std::vector<Claim>& claims,
                                     const Plan& plan, const WriteOptions& options);
 
 /// The safetensors header that `file` starts with.
 std::string header_text(const OutputFile& file);
+
+/// How the weight `name` of the output is computed from its source's type and place; nothing for one that is copied.
+/// One that is rounded to 4 bits becomes several tensors (w4_tensors()), of which this is `piece`.
+std::optional<Derivation> derivation_of(const WriteOptions& options, Part part, std::string_view name, DType source,
+                                        W4Piece piece);
+
+/// The type of compressed-tensors' scales: bf16 holds all that the weights of this type can have.
+DType w4_scale_dtype(DType source);
 
 /// config.json of the pruned model: the source's text, only what must change changed.
 std::string pruned_config(const Checkpoint& source, const Model& model, const Plan& plan, const WriteOptions& options);

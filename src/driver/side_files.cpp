@@ -8,6 +8,7 @@
 
 #include "driver/manifest.hpp"
 #include "driver/model_card.hpp"
+#include "driver/quantize_config.hpp"
 
 namespace reap {
 namespace {
@@ -22,14 +23,15 @@ std::string free_name(const std::vector<std::string>& taken) {
 
 }  // namespace
 
-std::vector<InheritedFile> inherited_side_files(const Checkpoint& source) {
+std::vector<InheritedFile> inherited_side_files(const Checkpoint& source, bool quantised) {
   const std::vector<std::string> names = source.side_files();
   std::vector<InheritedFile> files;
   for (const std::string& name : names) {
     if (name == kManifestName || name == "run_log.json") continue;
+    if (quantised && is_quantization_file(name)) continue;
     if (name != kCardName) {
       files.push_back({name, name});
-    } else if (!is_model_card(card_head(source))) {
+    } else if (quantised || !is_model_card(card_head(source))) {
       files.push_back({free_name(names), name});
     }
   }

@@ -97,6 +97,7 @@ std::string output_stamp(const Checkpoint& source, const std::string& source_dig
   stamp["plan"] = sha256_of(plan_text(plan));
   stamp["max_shard_bytes"] = options.max_shard_bytes;
   stamp["mtp"] = options.mtp == Mtp::keep ? "keep" : "drop";
+  if (options.quantize) stamp["quantize"] = to_json(*options.quantize);
   return stamp.dump(1) + "\n";
 }
 

@@ -34,8 +34,12 @@ struct Pair {
 
 }  // namespace
 
+const char* VerifyReport::finding() const {
+  return quantised ? "every one equals its source or what rounding makes of it" : "every one equals its source";
+}
+
 VerifyReport all_verify(const Comm& world, const fs::path& source, const fs::path& output,
-                        const std::function<void(std::int64_t bytes)>& progress) {
+                        const std::function<void(std::int64_t bytes)>& progress, Quantizer* quantizer) {
   std::unique_ptr<const Pair> pair;
   world.all_try([&] { pair = std::make_unique<const Pair>(source, output); });
   const Checkpoint& checkpoint = pair->output->checkpoint;
@@ -50,7 +54,7 @@ VerifyReport all_verify(const Comm& world, const fs::path& source, const fs::pat
     const std::vector<std::size_t> own = share_out(bytes, world.size(), world.rank());
     const auto one_at_a_time = serialised(progress);
     const auto check = [&](std::size_t i) {
-      verify_file(*pair->output, pair->source, pair->slices, pair->manifest, own[i], one_at_a_time);
+      verify_file(*pair->output, pair->source, pair->slices, pair->manifest, own[i], quantizer, one_at_a_time);
     };
     for_each_concurrently(own.size(), kFilesAtOnce, check, [&] { world.idle(); });
   });
@@ -58,6 +62,7 @@ VerifyReport all_verify(const Comm& world, const fs::path& source, const fs::pat
   report.tensors = static_cast<std::int64_t>(checkpoint.tensors().size());
   for (const Tensor& tensor : checkpoint.tensors()) report.bytes += static_cast<std::int64_t>(tensor.bytes);
   report.experts = pair->manifest.plan.kept;
+  report.quantised = pair->manifest.quantize.has_value();
   return report;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <map>
 #include <optional>
 #include <span>
@@ -57,11 +58,12 @@ void read_slice(const Checkpoint& source, const Slice& slice, std::uint64_t begi
 class FileVerifier {
  public:
   FileVerifier(const OpenModel& output, const OpenModel& source, const std::vector<Slice>& slices,
-               const ManifestFile& entry, std::size_t file)
+               const ManifestFile& entry, std::size_t file, Quantizer* quantizer)
       : tensors_{output.checkpoint.tensors()},
         source_{source.checkpoint},
         slices_{slices},
         entry_{entry},
+        derived_{quantizer, source.checkpoint},
         input_{output.checkpoint.directory() / output.checkpoint.files()[file]} {
     const auto before = [](const Tensor& tensor, std::size_t f) { return std::cmp_less(tensor.file, f); };
     first_ =
@@ -103,11 +105,18 @@ class FileVerifier {
       const std::uint64_t begin = std::max(tensor.offset, chunk.offset);
       const std::uint64_t end = std::min(tensor.offset + tensor.bytes, offset_);
       chunk.pieces.push_back({reading_, begin - tensor.offset, end - begin});
-      read_slice(source_, slices_[reading_], begin - tensor.offset,
-                 {chunk.expected.data() + (begin - chunk.offset), end - begin});
+      read_expected(slices_[reading_], begin - tensor.offset,
+                    {chunk.expected.data() + (begin - chunk.offset), end - begin});
       if (end < tensor.offset + tensor.bytes) break;  // goes on in the next chunk
     }
     return true;
+  }
+
+  void read_expected(const Slice& slice, std::uint64_t begin, std::span<std::byte> into) {
+    if (!slice.derived) return read_slice(source_, slice, begin, into);
+    const std::vector<std::byte>& bytes = derived_.bytes(*slice.source, *slice.derived);
+    REAP_CHECK(begin + into.size() <= bytes.size(), "{} makes {} bytes", slice.source->name, bytes.size());
+    std::memcpy(into.data(), bytes.data() + begin, into.size());
   }
 
   void compare(const Chunk& chunk, const Piece& piece) {
@@ -139,6 +148,7 @@ class FileVerifier {
   const Checkpoint& source_;
   const std::vector<Slice>& slices_;
   const ManifestFile& entry_;
+  DerivedTensors derived_;
   InputFile input_;
   std::size_t first_ = 0;     // tensor of the file
   std::size_t reading_ = 0;   // tensor that the next byte belongs to
@@ -171,13 +181,14 @@ std::string compare_files(const std::filesystem::path& found_path, const std::fi
 }  // namespace
 
 void verify_file(const OpenModel& output, const OpenModel& source, const std::vector<Slice>& slices,
-                 const Manifest& manifest, std::size_t file, const std::function<void(std::int64_t bytes)>& progress) {
-  FileVerifier(output, source, slices, manifest.files[file], file).run(progress);
+                 const Manifest& manifest, std::size_t file, Quantizer* quantizer,
+                 const std::function<void(std::int64_t bytes)>& progress) {
+  FileVerifier(output, source, slices, manifest.files[file], file, quantizer).run(progress);
 }
 
 void verify_side_files(const Checkpoint& output, const Checkpoint& source, const Manifest& manifest) {
   std::map<std::string, std::string> expected;  // name in the source, by name in the output
-  for (const auto& [name, from] : inherited_side_files(source)) expected.emplace(name, from);
+  for (const auto& [name, from] : inherited_side_files(source, manifest.quantize.has_value())) expected.emplace(name, from);
   for (const ManifestSideFile& entry : manifest.side_files) {
     const std::filesystem::path path = output.directory() / entry.name;
     // config.json, the index and the card are not the source's; they are compared with themselves, for their digest.

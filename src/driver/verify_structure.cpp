@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "driver/digest.hpp"
+#include "driver/quantize_config.hpp"
 #include "kernels/check.hpp"
 #include "shard/input_file.hpp"
 #include "shard/json.hpp"
@@ -63,6 +64,9 @@ std::unordered_map<std::string, Json> changed_members(const OpenModel& source, c
     changed.emplace("num_mtp_modules", 0);
     changed.emplace("use_mtp", false);
   }
+  if (manifest.quantize) {
+    changed.emplace("quantization_config", quantization_config(*manifest.quantize, source.model, manifest.plan.kept));
+  }
   return changed;
 }
 
@@ -76,11 +80,33 @@ bool is_sliced(const Claim& claim) { return claim.part == Part::gate || claim.pa
 
 void check_shape(const Checkpoint& output, const Tensor& tensor, const Slice& slice) {
   std::vector<std::int64_t> shape = slice.source->shape;
+  DType dtype = slice.source->dtype;
   if (slice.rows != nullptr) shape[0] = static_cast<std::int64_t>(slice.rows->size());
-  if (tensor.dtype == slice.source->dtype && tensor.shape == shape) return;
+  if (slice.derived && slice.derived->piece == W4Piece::none) dtype = DType::bf16;
+  if (slice.derived && slice.derived->piece != W4Piece::none) {
+    const auto& [piece, rounding, format] = *slice.derived;
+    for (const W4Tensor& part : w4_tensors(format, shape[0], shape[1], rounding.group, w4_scale_dtype(dtype))) {
+      if (part.piece != piece) continue;
+      dtype = part.dtype;
+      shape = part.shape;
+      break;
+    }
+  }
+  if (tensor.dtype == dtype && tensor.shape == shape) return;
   fail(ExitCode::bad_input, "{}: tensor {} is {} [{}], its source {} makes it {} [{}]", path_of(output, tensor),
        shown(tensor.name), name_of(tensor.dtype), fmt::join(tensor.shape, ", "), shown(slice.source->name),
-       name_of(slice.source->dtype), fmt::join(shape, ", "));
+       name_of(dtype), fmt::join(shape, ", "));
+}
+
+/// How often a tensor of the source that stays has to be the source of one of the output.
+int times_used(const Tensor& tensor, const Claim& claim, const Manifest& manifest, const std::string& output_name) {
+  if (!manifest.quantize || claim.part == Part::mtp) return 1;
+  if (claim.scale) return 0;  // its weight needs none
+  const std::optional<QuantizeSpec> rounding = rounding_of(*manifest.quantize, claim.part, output_name);
+  if (!rounding) return 1;
+  return static_cast<int>(w4_tensors(manifest.quantize->format, tensor.shape[0], tensor.shape[1], rounding->group,
+                                     w4_scale_dtype(tensor.dtype))
+                              .size());
 }
 
 /// Every tensor of the source that stays is the source of one tensor of the output, and of no other.
@@ -92,16 +118,23 @@ void check_complete(const OpenModel& output, const OpenModel& source, const std:
   for (std::size_t i = 0; i < used.size(); ++i) {
     const Claim& claim = source.claims[i];
     bool stays = true;
+    Claim renumbered = claim;
     if (claim.part == Part::mtp) {
       stays = manifest.mtp == Mtp::keep;
     } else if (claim.expert >= 0) {
       const std::vector<std::int32_t>& keep = manifest.plan.keep[claim.layer];
-      stays = std::binary_search(keep.begin(), keep.end(), claim.expert);
+      const auto place = std::lower_bound(keep.begin(), keep.end(), claim.expert);
+      stays = place != keep.end() && *place == claim.expert;
+      renumbered.expert = static_cast<std::int32_t>(place - keep.begin());
     }
-    if (used[i] == (stays ? 1 : 0)) continue;
+    const std::string name = claim.part == Part::mtp ? first[i].name : tensor_name(source.model, renumbered);
+    const int times = stays ? times_used(first[i], claim, manifest, name) : 0;
+    if (used[i] == times) continue;
     fail(ExitCode::bad_input, "{}: tensor {} of the source is there {} times, it has to be {}",
          output.checkpoint.directory().string(), shown(first[i].name), static_cast<int>(used[i]),
-         stays ? "there once" : "left out");
+         times == 0   ? std::string("left out")
+         : times == 1 ? std::string("there once")
+                      : fmt::format("there {} times, in 4 bits", times));
   }
 }
 
@@ -152,8 +185,9 @@ std::vector<Slice> verify_tensors(const OpenModel& output, const OpenModel& sour
   std::vector<Slice> slices;
   slices.reserve(output.claims.size());
   for (std::size_t i = 0; i < output.claims.size(); ++i) {
-    const Claim& claim = output.claims[i];
+    Claim claim = output.claims[i];
     const Tensor& tensor = output.checkpoint.tensors()[i];
+    const W4Piece piece = manifest.quantize ? std::exchange(claim.piece, W4Piece::none) : W4Piece::none;
     const std::string name =
         claim.part == Part::mtp ? tensor.name : tensor_name(source.model, source_claim(claim, manifest.plan));
     const Tensor* from = source.checkpoint.find(name);
@@ -161,7 +195,12 @@ std::vector<Slice> verify_tensors(const OpenModel& output, const OpenModel& sour
       fail(ExitCode::bad_input, "{}: tensor {} is surplus: the source has no {}", path_of(output.checkpoint, tensor),
            shown(tensor.name), shown(name));
     }
-    const Slice slice{from, is_sliced(claim) ? &manifest.plan.keep[claim.layer] : nullptr};
+    Slice slice{from, is_sliced(claim) ? &manifest.plan.keep[claim.layer] : nullptr, std::nullopt};
+    if (manifest.quantize && claim.part != Part::mtp) {
+      WriteOptions options;
+      options.quantize = manifest.quantize;
+      slice.derived = derivation_of(options, claim.part, tensor_name(source.model, claim), from->dtype, piece);
+    }
     check_shape(output.checkpoint, tensor, slice);
     slices.push_back(slice);
   }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <vector>
 
 #include "driver/manifest.hpp"
@@ -19,10 +20,11 @@ struct OpenModel {
   std::vector<Claim> claims;  // by tensor of the checkpoint
 };
 
-/// What a tensor of a pruned model has to be: these rows of this tensor of the source.
+/// What a tensor of a pruned model has to be: these rows of this tensor of the source, or what is computed from it.
 struct Slice {
   const Tensor* source;
   const std::vector<std::int32_t>* rows;  // of axis 0, ascending; null = all of it
+  std::optional<Derivation> derived;
 };
 
 /// Reads the manifest of a pruned model and checks that its plan is one for the source.

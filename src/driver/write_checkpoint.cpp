@@ -10,6 +10,7 @@
 #include "driver/digest.hpp"
 #include "driver/manifest.hpp"
 #include "driver/model_card.hpp"
+#include "driver/quantize_config.hpp"
 #include "driver/side_files.hpp"
 #include "driver/staging.hpp"
 #include "driver/unfinished_output.hpp"
@@ -29,6 +30,8 @@ struct Output {
   std::string config;
   std::string index;
   std::string card;
+  std::string quantization_file;  // name of the side file of that format; "" where it has none
+  std::string quantization;
   std::vector<InheritedFile> side_files;
   std::string source_digest;
 };
@@ -43,6 +46,7 @@ std::string card_of(const Checkpoint& source, const Model& model, const Plan& pl
   facts.base_card = base_card_name(output.side_files);
   facts.licences = licence_files(output.side_files);
   facts.evaluation = options.evaluation;
+  facts.quantize = options.quantize;
   return model_card(source, model, plan, facts);
 }
 
@@ -56,14 +60,19 @@ Output plan_all(const Checkpoint& source, const Model& model, const Plan& plan, 
   result.files = plan_output(source, model, claim_tensors(source, model), plan, options);
   result.config = pruned_config(source, model, plan, options);
   result.index = index_text(result.files);
-  result.side_files = inherited_side_files(source);
+  if (options.quantize) {
+    result.quantization_file = quantization_file(options.quantize->format);
+    result.quantization = quantization_config(*options.quantize, model, plan.kept).dump(2) + "\n";
+  }
+  result.side_files = inherited_side_files(source, options.quantize.has_value());
   result.card = card_of(source, model, plan, options, result);
   return result;
 }
 
 /// Bytes that the output needs. The manifest has one line per tensor, as the index does, and about thrice as long.
 std::uint64_t bytes_needed(const Checkpoint& source, const Output& output) {
-  std::uint64_t bytes = output.config.size() + output.card.size() + 4 * output.index.size();
+  std::uint64_t bytes =
+      output.config.size() + output.card.size() + 4 * output.index.size() + output.quantization.size();
   for (const OutputFile& file : output.files) bytes += file.bytes;
   for (const InheritedFile& file : output.side_files) bytes += InputFile(source.directory() / file.source).size();
   return bytes;
@@ -79,6 +88,7 @@ std::vector<ManifestSideFile> write_side_files(const Checkpoint& source, const O
   };
   write("config.json", output.config);
   write("model.safetensors.index.json", output.index);
+  if (!output.quantization_file.empty()) write(output.quantization_file.c_str(), output.quantization);
   write(kCardName, output.card);
   for (const auto& [name, from] : output.side_files) {
     FileDigests digests = copy_side_file(source.directory() / from, directory / name);
@@ -101,12 +111,13 @@ Manifest describe(const Checkpoint& source, const Plan& plan, const WriteOptions
   for (const LayerPlan& layer : plan.layers) manifest.plan.keep.push_back(layer.keep);
   manifest.max_shard_bytes = options.max_shard_bytes;
   manifest.mtp = options.mtp;
+  manifest.quantize = options.quantize;
   for (std::size_t i = 0; i < output.files.size(); ++i) {
     const OutputFile& file = output.files[i];
     ManifestFile& entry = manifest.files.emplace_back(ManifestFile{file.name, file.bytes, digests[i].sha256, {}});
     entry.tensors.reserve(file.tensors.size());
     for (std::size_t t = 0; t < file.tensors.size(); ++t) {
-      const auto& [info, from, rows] = file.tensors[t];
+      const auto& [info, from, rows, derived] = file.tensors[t];
       entry.tensors.push_back(
           {info.name, info.dtype, info.shape, source.tensors()[from].name, std::move(digests[i].xxh3[t])});
     }

@@ -6,6 +6,7 @@
 
 #include "driver/output_plan.hpp"
 #include "driver/plan.hpp"
+#include "driver/quantizer.hpp"
 #include "shard/checkpoint.hpp"
 #include "shard/comm.hpp"
 #include "shard/families.hpp"
@@ -22,6 +23,8 @@ struct WriteWork {
 
 /// Calls back while a checkpoint is written; any may be empty.
 struct WriteEvents {
+  /// Not called but used: computes what is not copied. Needed where options.quantize is set.
+  Quantizer* quantizer = nullptr;
   std::function<void(const WriteWork& work)> begin;
   /// Bytes written since the last call, by one thread at a time. May throw to stop the job.
   std::function<void(std::int64_t bytes)> progress;

@@ -101,14 +101,13 @@ Share share_of(const Comm& world, const std::vector<OutputFile>& files, const st
 /// Writes this rank's files, each with a record that it is finished. @return [file] digests; empty for those of others
 std::vector<FileDigests> write_own_files(const Comm& world, const Checkpoint& source,
                                          const std::vector<OutputFile>& files, const std::vector<std::size_t>& own,
-                                         const fs::path& directory,
-                                         const std::function<void(std::int64_t bytes)>& progress) {
+                                         const fs::path& directory, const WriteEvents& events) {
   const UnfinishedOutput unfinished(directory);
   std::vector<FileDigests> digests(files.size());
-  const auto one_at_a_time = serialised(progress);
+  const auto one_at_a_time = serialised(events.progress);
   const auto write = [&](std::size_t i) {
     const OutputFile& file = files[own[i]];
-    digests[own[i]] = copy_tensors(source, file, directory, one_at_a_time);
+    digests[own[i]] = copy_tensors(source, file, directory, events.quantizer, one_at_a_time);
     unfinished.record(file, digests[own[i]]);
   };
   for_each_concurrently(own.size(), kFilesAtOnce, write, [&] { world.idle(); });
@@ -124,7 +123,7 @@ std::vector<FileDigests> all_write_files(const Comm& world, const Checkpoint& so
   const Share share = share_of(world, files, digests);
   if (events.begin) events.begin(share.work);
   std::vector<FileDigests> written;
-  world.all_try([&] { written = write_own_files(world, source, files, share.own, directory, events.progress); });
+  world.all_try([&] { written = write_own_files(world, source, files, share.own, directory, events); });
   all_gather_digests(world, written, digests);
   return digests;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "driver/finished_output.hpp"
+#include "driver/quantize.hpp"
 #include "driver/share_out.hpp"
 #include "driver/staging.hpp"
 #include "driver/stop_request.hpp"
@@ -100,17 +101,20 @@ void all_write_output(Job& job, const Source& source, const Plan& plan, const fs
     job.log.warn(
         "MTP tensors are kept whole: engines that build the draft model from num_local_experts will refuse them");
   }
+  const std::unique_ptr<Quantizer> quantizer = job.options.write.quantize ? all_make_quantizer(job) : nullptr;
   const Phases phases(job, source, plan);
   std::string proof = "not verified";
   WriteEvents events;
+  events.quantizer = quantizer.get();
   events.begin = [&](const WriteWork& work) { phases.write(work, output); };
   events.progress = [&](std::int64_t bytes) { phases.advance(bytes); };
   if (job.options.verify) {
     events.all_check = [&](const fs::path& written) {
       phases.end();
       phases.verify();
-      const VerifyReport report = all_verify(job.world, source.checkpoint.directory(), written, events.progress);
-      proof = fmt::format("{} tensors, {}; every one equals its source", report.tensors, readable_bytes(report.bytes));
+      const VerifyReport report =
+          all_verify(job.world, source.checkpoint.directory(), written, events.progress, quantizer.get());
+      proof = fmt::format("{} tensors, {}; {}", report.tensors, readable_bytes(report.bytes), report.finding());
     };
   }
   WriteOptions options = job.options.write;

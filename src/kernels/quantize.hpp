@@ -15,6 +15,7 @@ enum class Rounding : std::uint8_t {
 struct QuantizeSpec {
   Rounding rounding;
   std::int64_t group;  // 32, 64 or 128; divides the inputs
+  bool operator==(const QuantizeSpec&) const = default;
 };
 
 /// Weights to a 32-bit word.

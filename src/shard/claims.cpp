@@ -33,6 +33,12 @@ std::string numbered_name(std::string_view pattern, std::int64_t layer, std::int
   return name;
 }
 
+// Which of the tensors of a 4-bit weight a name is.
+W4Piece piece_of(std::string_view name) {
+  const std::size_t dot = name.rfind('.');
+  return dot == std::string_view::npos ? W4Piece::none : w4_piece_named(name.substr(dot + 1));
+}
+
 bool per_layer(const TensorRule& rule) { return rule.name.find("{layer}") != std::string_view::npos; }
 bool per_expert(const TensorRule& rule) { return rule.name.find("{expert}") != std::string_view::npos; }
 
@@ -70,7 +76,7 @@ std::vector<std::int64_t> expected_shape(const TensorRule& rule, const Model& mo
 // itself would pass for a number otherwise.
 bool fits(const ParsedName& name, const TensorRule& rule) {
   return per_layer(rule) == (name.layer >= 0) && per_expert(rule) == (name.expert >= 0) &&
-         (!name.scale || rule.may_be_fp8);
+         ((!name.scale && name.piece == W4Piece::none) || rule.may_be_fp8);
 }
 
 class Claimer {
@@ -94,7 +100,8 @@ class Claimer {
     const auto found = rules_.find(name.pattern);
     const TensorRule* rule = found == rules_.end() ? nullptr : found->second;
     if (rule != nullptr && !fits(name, *rule)) rule = nullptr;
-    Claim claim{Part::mtp, static_cast<std::int32_t>(name.layer), -1, name.scale};
+    if (name.piece != W4Piece::none && !model_.w4) rule = nullptr;
+    Claim claim{Part::mtp, static_cast<std::int32_t>(name.layer), -1, name.scale, name.piece};
     if (rule != nullptr && per_expert(*rule)) claim.expert = static_cast<std::int32_t>(name.expert);
     if (name.pattern.starts_with(family_.layer_prefix) && name.layer >= model_.layers) return claim;
 
@@ -103,6 +110,11 @@ class Claimer {
       refuse(tensor, fmt::format("config.json says that there are {} experts", model_.router.experts));
     }
     claim.part = rule->part;
+    if (name.piece != W4Piece::none) {
+      check_piece(tensor, *rule, name.piece);
+      if (name.piece == W4Piece::words) ++weights_;
+      return claim;
+    }
     check_shape(tensor, expected_shape(*rule, model_, name.scale));
     check_dtype(tensor, *rule, name.scale);
     if (!name.scale) ++weights_;
@@ -123,11 +135,10 @@ class Claimer {
           "all experts in one tensor is how transformers holds the model in memory; use the checkpoint as published, "
           "with one w1, w2 and w3 per expert");
     }
-    for (const std::string_view ending : {".qweight", ".qzeros", ".g_idx", ".weight_packed", ".weight_shape"}) {
-      if (!pattern.ends_with(ending)) continue;
+    if (name.piece != W4Piece::none) {
       refuse(tensor,
-             "the model is quantised already (AWQ, GPTQ or the like); prune the unquantised or the FP8 model, then "
-             "quantise the result");
+             "the model is quantised already, in a way that its config.json does not say or that is not supported; "
+             "prune the unquantised or the FP8 model, then quantise the result");
     }
     if (!tensor.shape.empty() && tensor.shape[0] == model_.router.experts) {
       refuse(tensor,
@@ -136,6 +147,32 @@ class Claimer {
                          model_.type, model_.router.experts));
     }
     refuse(tensor, fmt::format("belongs to no part of a {} model", model_.type));
+  }
+
+  /// The tensor is as its weight's layout asks; the words of a weight have the others beside them.
+  void check_piece(const Tensor& tensor, const TensorRule& rule, W4Piece piece) const {
+    const std::vector<std::int64_t> shape = expected_shape(rule, model_, false);
+    const auto& [format, group] = *model_.w4;
+    if (shape[1] % group != 0 || shape[0] % kNibbles != 0) {
+      refuse(tensor, fmt::format("a weight [{}] is not whole groups of {}", fmt::join(shape, ", "), group));
+    }
+    const std::string stem = tensor.name.substr(0, tensor.name.rfind('.') + 1);
+    bool known = piece == W4Piece::group_index && format != W4Format::compressed_tensors;  // optional
+    const DType scale_dtype = tensor.dtype == DType::f16 ? DType::f16 : DType::bf16;
+    for (const W4Tensor& expected : w4_tensors(format, shape[0], shape[1], group, scale_dtype)) {
+      if (expected.piece == piece) {
+        known = true;
+        check_shape(tensor, expected.shape);
+        if (tensor.dtype != expected.dtype) refuse(tensor, fmt::format("must be {}", name_of(expected.dtype)));
+      } else if (piece == W4Piece::words && expected.piece != W4Piece::group_index &&
+                 checkpoint_.find(stem + std::string(expected.suffix)) == nullptr) {
+        refuse(tensor, fmt::format("a 4-bit weight without its {}{}", stem, expected.suffix));
+      }
+    }
+    if (!known) refuse(tensor, fmt::format("is no tensor of a weight in the {} format", name_of(format)));
+    if (checkpoint_.find(stem + std::string(kWeightSuffix)) != nullptr) {
+      refuse(tensor, fmt::format("stands beside {}{}, which it takes the place of", stem, kWeightSuffix));
+    }
   }
 
   void check_shape(const Tensor& tensor, const std::vector<std::int64_t>& shape) const {
@@ -170,12 +207,18 @@ class Claimer {
     for (const TensorRule& rule : family_.tensors) {
       for (std::int64_t i = 0; i < layers_of(rule) * experts_of(rule) && missing.size() < kMissingShown; ++i) {
         std::string name = numbered_name(rule.name, i / experts_of(rule), i % experts_of(rule));
-        if (checkpoint_.find(name) == nullptr) missing.push_back(std::move(name));
+        if (!is_there(rule, name)) missing.push_back(std::move(name));
       }
     }
     fail(ExitCode::bad_input, "{}: {} tensors of the model that config.json describes are missing: {}{}",
          checkpoint_.directory().string(), expected - weights_, fmt::join(missing, ", "),
          expected - weights_ > static_cast<std::int64_t>(missing.size()) ? ", ..." : "");
+  }
+
+  bool is_there(const TensorRule& rule, const std::string& name) const {
+    if (checkpoint_.find(name) != nullptr) return true;
+    return model_.w4 && rule.may_be_fp8 &&
+           checkpoint_.find(w4_name(name, model_.w4->format, W4Piece::words)) != nullptr;
   }
 
   std::int64_t layers_of(const TensorRule& rule) const { return per_layer(rule) ? model_.layers : 1; }
@@ -196,6 +239,7 @@ ParsedName parse_tensor_name(std::string_view name) {
     parsed.scale = true;
     name.remove_suffix(kScaleSuffix.size());
   }
+  parsed.piece = piece_of(name);
   parsed.pattern.reserve(name.size() + 16);
   for (bool more = true; more;) {
     const std::size_t dot = name.find('.');
@@ -215,6 +259,10 @@ ParsedName parse_tensor_name(std::string_view name) {
       parsed.pattern += '.';
       name.remove_prefix(dot + 1);
     }
+  }
+  if (parsed.piece != W4Piece::none) {
+    parsed.pattern.resize(parsed.pattern.rfind('.') + 1);
+    parsed.pattern += kWeightSuffix;
   }
   return parsed;
 }
@@ -237,7 +285,9 @@ std::string tensor_name(const Model& model, const Claim& claim) {
   const auto rule = std::find_if(rules.begin(), rules.end(),
                                  [&](const TensorRule& candidate) { return candidate.part == claim.part; });
   REAP_CHECK(rule != rules.end(), "no tensor name for part {}", static_cast<int>(claim.part));
-  return numbered_name(rule->name, claim.layer, claim.expert) + std::string(claim.scale ? kScaleSuffix : "");
+  const std::string name = numbered_name(rule->name, claim.layer, claim.expert);
+  if (claim.piece != W4Piece::none) return w4_name(name, model.w4->format, claim.piece);
+  return name + std::string(claim.scale ? kScaleSuffix : "");
 }
 
 }  // namespace reap

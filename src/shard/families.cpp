@@ -19,10 +19,49 @@ constexpr std::int64_t kMaxHeads = 1 << 12;
 constexpr std::int64_t kMaxHeadDim = 1 << 12;
 constexpr std::int64_t kMaxMtpModules = 64;
 
-// Weights that are quantised already cannot be pruned as they are, except for FP8 in blocks of 128 x 128.
+std::int64_t group_size(const ConfigReader& config) {
+  const std::int64_t group = config.integer("group_size", 1, kMaxWidth);
+  if (group != 32 && group != 64 && group != 128) config.refuse("group_size", "must be 32, 64 or 128");
+  return group;
+}
+
+// The one group of compressed-tensors' settings that we know: 4 bits for all linear layers.
+W4Layout packed_layout(const ConfigReader& quantization) {
+  quantization.require("format", "pack-quantized");
+  const std::optional<ConfigReader> groups = quantization.optional_object("config_groups");
+  const std::optional<ConfigReader> group = groups ? groups->optional_object("group_0") : std::nullopt;
+  const std::optional<ConfigReader> weights = group ? group->optional_object("weights") : std::nullopt;
+  if (!weights) quantization.refuse("config_groups", "must hold group_0 with its weights");
+  weights->require("num_bits", 4);
+  weights->require("type", "int");
+  weights->require("symmetric", true);
+  weights->require("strategy", "group");
+  return {W4Format::compressed_tensors, group_size(*weights)};
+}
+
+// 4 bits, symmetric, without reordered inputs.
+std::optional<W4Layout> w4_layout(const ConfigReader& config) {
+  const std::optional<ConfigReader> quantization = config.optional_object("quantization_config");
+  if (!quantization) return std::nullopt;
+  const std::optional<W4Format> format = w4_format_named(quantization->text("quant_method"));
+  if (!format) return std::nullopt;
+  if (*format == W4Format::compressed_tensors) return packed_layout(*quantization);
+  quantization->require("bits", 4);
+  quantization->require("sym", true);
+  if (*format == W4Format::auto_round) {
+    quantization->require("data_type", "int");
+    quantization->require("packing_format", "auto_round:auto_gptq");
+  } else {
+    quantization->require("desc_act", false);
+    quantization->require_if_present("checkpoint_format", "gptq");
+  }
+  return W4Layout{*format, group_size(*quantization)};
+}
+
+// Other quantised weights than these and FP8 in blocks of 128 x 128 are not read.
 void check_quantization(const ConfigReader& config) {
   const std::optional<ConfigReader> quantization = config.optional_object("quantization_config");
-  if (!quantization) return;
+  if (!quantization || w4_layout(config)) return;
   if (quantization->text("quant_method") != "fp8") {
     quantization->refuse("quant_method", "prune the unquantised or the FP8 model, then quantise the result");
   }
@@ -190,9 +229,10 @@ Model describe_config(const Json& json, const std::string& file) {
   if (family == nullptr) config.refuse("model_type", "only minimax_m2 is supported");
   Model model = family->describe(config);
   model.type = type;
-  model.fp8 = config.has("quantization_config");
+  model.w4 = w4_layout(config);
+  model.fp8 = config.has("quantization_config") && !model.w4;
   const bool is_f32 = stored_type(config) == "float32";
-  model.weight_element_bytes = model.fp8 ? 1 : is_f32 ? 4 : 2;
+  model.weight_element_bytes = model.fp8 ? 1 : is_f32 || model.w4 ? 4 : 2;
   model.embedding_element_bytes = is_f32 ? 4 : 2;
   return model;
 }
@@ -201,7 +241,7 @@ Model describe_model(const Checkpoint& checkpoint) {
   Model model = describe_config(checkpoint.config(), (checkpoint.directory() / "config.json").string());
   model.fp8 = std::any_of(checkpoint.tensors().begin(), checkpoint.tensors().end(),
                           [](const Tensor& tensor) { return tensor.dtype == DType::f8_e4m3; });
-  model.weight_element_bytes = element_bytes(checkpoint, tensor_name(model, {Part::w1, 0, 0}));
+  model.weight_element_bytes = model.w4 ? 4 : element_bytes(checkpoint, tensor_name(model, {Part::w1, 0, 0}));
   model.embedding_element_bytes = element_bytes(checkpoint, tensor_name(model, {Part::embedding}));
   model.mtp_layers = count_mtp_layers(checkpoint, *find_family(model.type), model);
   return model;

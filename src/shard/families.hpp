@@ -6,6 +6,7 @@
 
 #include "shard/checkpoint.hpp"
 #include "shard/model.hpp"
+#include "shard/w4a16.hpp"
 
 namespace reap {
 
@@ -35,12 +36,14 @@ enum class Part : std::uint8_t {
   mtp,
 };
 
-/// The place of one tensor in the model. `scale` marks the scale_inv of that part's fp8 weight.
+/// The place of one tensor in the model. `scale` marks the scale_inv of that part's fp8 weight, `piece` one of the
+/// tensors that its 4-bit weight is held in.
 struct Claim {
   Part part;
   std::int32_t layer = -1;   // -1 for parts of the whole model
   std::int32_t expert = -1;  // -1 for parts that are not one expert's
   bool scale = false;
+  W4Piece piece = W4Piece::none;
 };
 
 /// Reads the model from config.json. Every key the forward pass depends on is checked: an unknown model_type, a layer

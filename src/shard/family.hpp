@@ -20,7 +20,8 @@ struct TensorRule {
   std::string_view name;
   Part part;
   std::array<Extent, 2> shape;  // the second is none for vectors
-  bool may_be_fp8 = false;  // f8_e4m3 with a float32 <name>_scale_inv per 128 x 128 block, besides f32, f16 and bf16
+  // Besides f32, f16 and bf16: f8_e4m3 with a float32 <name>_scale_inv per 128 x 128 block, or 4 bits as w4_tensors().
+  bool may_be_fp8 = false;
 };
 
 /// A model family, as plain data: what families.cpp holds one record of.
@@ -38,10 +39,11 @@ constexpr std::string_view kScaleSuffix = "_scale_inv";
 
 /// A tensor name taken apart: its first number is the layer, its second the expert.
 struct ParsedName {
-  std::string pattern;      // with {layer} and {expert} in place of the numbers, without the scale suffix
+  std::string pattern;      // with {layer} and {expert} in place of the numbers, of the weight for scales and pieces
   std::int64_t layer = -1;  // -1 where there is none
   std::int64_t expert = -1;
   bool scale = false;
+  W4Piece piece = W4Piece::none;
 };
 
 ParsedName parse_tensor_name(std::string_view name);

@@ -93,6 +93,12 @@ ModelFolder from_headers(const fs::path& directory) {
 
 }  // namespace
 
+std::int64_t parameters_of(const Tensor& tensor, const Claim& claim) {
+  if (claim.scale) return 0;
+  if (claim.piece == W4Piece::words) return kNibbles * elements(tensor.shape);
+  return claim.piece == W4Piece::none ? elements(tensor.shape) : 0;
+}
+
 Stock& Stock::operator+=(const Stock& other) {
   tensors += other.tensors;
   parameters += other.parameters;
@@ -120,7 +126,7 @@ Inventory count_tensors(const Checkpoint& checkpoint, const Model& model, const 
   Stock experts;
   for (std::size_t i = 0; i < claims.size(); ++i) {
     const Tensor& tensor = checkpoint.tensors()[i];
-    Stock stock{1, claims[i].scale ? 0 : elements(tensor.shape), static_cast<std::int64_t>(tensor.bytes)};
+    Stock stock{1, parameters_of(tensor, claims[i]), static_cast<std::int64_t>(tensor.bytes)};
     if (claims[i].part == Part::mtp) {
       inventory.mtp += stock;
     } else if (is_expert(claims[i].part)) {

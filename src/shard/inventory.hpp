@@ -31,6 +31,9 @@ struct Inventory {
   Stock whole() const;  // all there is
 };
 
+/// The parameters that a tensor holds. Scales and the like belong to their weights.
+std::int64_t parameters_of(const Tensor& tensor, const Claim& claim);
+
 Inventory count_tensors(const Checkpoint& checkpoint, const Model& model, const std::vector<Claim>& claims);
 
 /// As the family describes the model: bf16 or what config.json says, fp8 with its scales where it is quantised, the

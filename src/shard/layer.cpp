@@ -5,6 +5,7 @@
 
 #include "kernels/check.hpp"
 #include "shard/families.hpp"
+#include "shard/w4_weight.hpp"
 
 namespace reap {
 namespace {
@@ -33,6 +34,12 @@ class Loader {
   std::int64_t bytes_of(std::initializer_list<Part> parts, std::int64_t expert = -1) const {
     std::int64_t bytes = 0;
     for (const Part part : parts) {
+      const std::string name = tensor_name(model_, {part, layer_, static_cast<std::int32_t>(expert)});
+      if (is_w4(checkpoint_, model_, name)) {
+        const std::int64_t element = backend_.compute() == Compute::bf16 ? sizeof(bf16) : sizeof(float);
+        bytes += element * w4_elements(checkpoint_, model_, name);
+        continue;
+      }
       const Tensor& tensor = find(part, expert, false);
       const bool halves = tensor.dtype == DType::f32 && backend_.compute() == Compute::bf16 && part != Part::gate;
       bytes += static_cast<std::int64_t>(halves ? tensor.bytes / 2 : tensor.bytes);
@@ -55,6 +62,8 @@ class Loader {
   }
 
   std::unique_ptr<Weight> weight(Part part, Compute precision, std::int64_t expert = -1) {
+    const std::string name = tensor_name(model_, {part, layer_, static_cast<std::int32_t>(expert)});
+    if (is_w4(checkpoint_, model_, name)) return expanded(name, precision);
     const Tensor& tensor = read(part, expert);
     REAP_CHECK(tensor.shape.size() == 2, "tensor {} has {} axes", tensor.name, tensor.shape.size());
     if (tensor.dtype == DType::f8_e4m3) read_scales(part, expert);
@@ -67,6 +76,12 @@ class Loader {
   }
 
  private:
+  std::unique_ptr<Weight> expanded(const std::string& name, Compute precision) {
+    const ExpandedWeight weight = read_w4(checkpoint_, model_, name);
+    const auto* const data = reinterpret_cast<const std::byte*>(weight.values.data());
+    return backend_.pack({data, DType::f32, weight.rows, weight.cols, nullptr}, precision);
+  }
+
   const Tensor& find(Part part, std::int64_t expert, bool scale) const {
     return checkpoint_.at(tensor_name(model_, {part, layer_, static_cast<std::int32_t>(expert), scale}));
   }

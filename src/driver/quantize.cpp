@@ -1,0 +1,74 @@
+#include "driver/quantize.hpp"
+
+#include <fmt/format.h>
+
+#include <numeric>
+
+#include "driver/device.hpp"
+#include "driver/resources.hpp"
+#include "driver/write_output.hpp"
+#include "kernels/check.hpp"
+
+namespace reap {
+
+Options with_w4a16(const Options& options, const Model& model, Log& log) {
+  Options settled = options;
+  QuantizeOptions w4 = options.w4a16;
+  if (w4.group == 0) {
+    constexpr std::int64_t kUsual = 128;
+    // Where no group fits, the usual one is refused with the reason.
+    w4.group = largest_group(model, w4.attention, options.write.serving).value_or(kUsual);
+    if (w4.group != kUsual) {
+      log.info(fmt::format("groups of {}: those of {} do not fit the model's layers on --serve-tp {}", w4.group, kUsual,
+                           options.write.serving.tensor_parallel));
+    }
+  }
+  settled.write.quantize = w4;
+  return settled;
+}
+
+std::unique_ptr<Quantizer> all_make_quantizer(Job& job) {
+  const Options& o = job.options;
+  const Device device = all_choose_device(job.world, o.device, job.log);
+  const Resources resources = all_find_resources(job.world, job.log);
+  std::unique_ptr<Quantizer> quantizer;
+  job.world.all_try([&] {
+    const int threads = o.threads > 0 ? o.threads : resources.threads;
+    quantizer = std::make_unique<Quantizer>(make_backend(device, o.compute, threads, o.cpu_isa));
+  });
+  return quantizer;
+}
+
+Plan keep_all(const Source& source) {
+  Plan plan;
+  plan.request.criterion = "none";
+  plan.model_digest = source.digest;
+  plan.model_type = source.model.type;
+  plan.experts = source.model.router.experts;
+  plan.kept = plan.experts;
+  plan.top_k = source.model.router.top_k;
+  LayerPlan all;
+  all.keep.resize(static_cast<std::size_t>(plan.experts));
+  std::iota(all.keep.begin(), all.keep.end(), 0);
+  plan.layers.assign(static_cast<std::size_t>(source.model.layers), all);
+  return plan;
+}
+
+void quantize(Job& job) {
+  job.world.all_try([&] {
+    if (job.options.model.empty()) fail(ExitCode::usage, "--model is missing: the checkpoint directory");
+    if (job.options.output.empty()) fail(ExitCode::usage, "--output is missing: the folder for the 4-bit model");
+  });
+  const Source source = all_open_source(job.world, job.options.model);
+  Options options;
+  job.world.all_try([&] {
+    options = with_w4a16(job.options, source.model, job.log);
+    check_serving(*options.write.quantize, source.model, source.model.router.experts, options.write.serving);
+  });
+  for (const std::string& line : serving_advice(source.model)) job.log.warn(line);
+  Job settled{job.world, options, job.log, job.progress, job.pulse};
+  const Plan plan = keep_all(source);
+  if (!all_is_finished(settled, source, plan, options.output)) all_write_output(settled, source, plan, options.output);
+}
+
+}  // namespace reap
