@@ -62,15 +62,25 @@ void check_plan(const NamedPlan& named, const Source& source) {
   }
 }
 
-KeptExperts kept_by(const Plan& plan) {
-  KeptExperts kept;
-  for (const LayerPlan& layer : plan.layers) kept.push_back(layer.keep);
-  return kept;
+/// Puts what the plans named in `left` keep behind the unpruned model, each set of experts once.
+/// @return the place of each of them
+std::vector<std::size_t> add_variants(std::vector<KeptExperts>& variants, const std::vector<NamedPlan>& plans,
+                                      const std::vector<std::size_t>& left) {
+  std::vector<std::size_t> place;
+  for (const std::size_t i : left) {
+    KeptExperts kept;
+    for (const LayerPlan& layer : plans[i].plan.layers) kept.push_back(layer.keep);
+    const auto same = std::find(variants.begin() + 1, variants.end(), kept);
+    place.push_back(static_cast<std::size_t>(same - variants.begin()));
+    if (same == variants.end()) variants.push_back(std::move(kept));
+  }
+  return place;
 }
 
 EvaluatedVariant described(const NamedPlan& named) {
-  EvaluatedVariant variant{
-      .name = named.name, .criterion = named.plan.request.criterion, .ratio = named.plan.request.ratio};
+  const PlanRequest& request = named.plan.request;
+  EvaluatedVariant variant{.name = named.name, .criterion = request.criterion, .ratio = request.ratio};
+  if (request.allocation == Allocation::global) variant.criterion += " global";
   for (const LayerPlan& layer : named.plan.layers) {
     variant.kept.push_back(static_cast<std::int64_t>(layer.keep.size()));
   }
@@ -196,14 +206,15 @@ Evaluation all_evaluate_job(Job& job, const Source& source, const std::vector<Na
     return evaluation;
   }
 
-  job.log.info(fmt::format("eval: {} samples, {} tokens, {} blocks, the model and {} plans; {}", evaluation.samples,
-                           evaluation.tokens, rank.setup.work.blocks.size(), left.size(), rank.describe()));
-  PassPlan plan = rank.plan(source, heldout.samples, o);
-  for (const std::size_t i : left) plan.variants.push_back(kept_by(plans[i].plan));
-  const PredictionSums sums = all_measure(job, rank, plan);
+  PassPlan pass = rank.plan(source, heldout.samples, o);
+  const std::vector<std::size_t> place = add_variants(pass.variants, plans, left);
+  job.log.info(fmt::format("eval: {} samples, {} tokens, {} blocks, the model and {} different plans; {}",
+                           evaluation.samples, evaluation.tokens, rank.setup.work.blocks.size(),
+                           pass.variants.size() - 1, rank.describe()));
+  const PredictionSums sums = all_measure(job, rank, pass);
   evaluation.base = measures_of(sums, 0);
   for (std::size_t i = 0; i < left.size(); ++i) {
-    evaluation.variants[left[i]].measures = measures_of(sums, static_cast<std::int64_t>(i) + 1);
+    evaluation.variants[left[i]].measures = measures_of(sums, static_cast<std::int64_t>(place[i]));
   }
   return evaluation;
 }

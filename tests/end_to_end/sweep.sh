@@ -63,7 +63,7 @@ sweep one 1 --ratio 0.25,0.5 --criterion reap,frequency auto --auto-among reap:0
 grep -q 'sweep.json already holds this result' "$work/err" || failed "measured again"
 cmp "$work/one/sweep.json" "$work/three/sweep.json" || failed "another result the second time"
 sweep three 2 --ratio 0.5 0.4 --criterion reap --write none
-grep -q 'the model and 1 plans' "$work/err" || failed "measured what was there"
+grep -q 'the model and 1 different plans' "$work/err" || failed "measured what was there"
 sweep fresh 1 --ratio 0.5 0.4 --criterion reap
 holds fresh reap-0.4 reap-0.5
 python3 - "$work" <<'PYTHON' || failed "an added size differs from one measured alone"
