@@ -18,6 +18,8 @@ constexpr int kSums = 32;  // partial sums of a loss: element i goes into sum i 
 constexpr int kSumLanes = 8;
 constexpr int kMostGroup = 128;
 constexpr int kScaleSteps = 90;  // to either side of the scale that takes the extreme value to -8
+constexpr int kScales = 2 * kScaleSteps + 1;
+constexpr int kPaddedScales = 192;  // whole vectors, and room for one more
 constexpr float kLowest = -8.0f;
 constexpr float kHighest = 7.0f;
 constexpr float kLeastScale = 1e-5f;
@@ -205,6 +207,12 @@ float reciprocal(float x) {
   return magnitude_of(x) < T::kReciprocalOf ? 0.0f : T::round(1.0f / x);
 }
 
+template <class T>
+Vec reciprocals(Vec x) {
+  const Vec magnitude = value_of(bits_of(x) & 0x7fffffffU);
+  return magnitude < T::kReciprocalOf ? Vec{} : T::round(1.0f / x);
+}
+
 /// A group's largest element by magnitude, the first of equals.
 template <class T>
 float leading_element(const typename T::Bits* w, const Extremes& extremes) {
@@ -216,28 +224,69 @@ float leading_element(const typename T::Bits* w, const Extremes& extremes) {
   }
 }
 
-/// The sum of squared errors under a scale whose inverse is `inverse`, times importance where there is one.
-template <class T, int kGroup>
-float loss_of(const float* w, const float* importance, float inverse, float scale) {
+/// What the weights of a lane stand for after rounding: R(clip(rint(R(w * inverse))) * scale).
+template <class T>
+struct Levels {
+  Levels(float inverse_scale, float scale) : inverse{splat(inverse_scale)}, unit{splat(scale)} {}
+
+  Vec operator()(Vec weight) const { return T::round(clipped((T::round(weight * inverse) + kWhole) - kWhole) * unit); }
+
+  Vec inverse;
+  Vec unit;
+};
+
+/// The same where a register holds the values of all 16 integers. A bf16 weight times an inverse of its group's scales
+/// is about 9 at most, so integers can be clipped where they are, in the low bits.
+struct TableLevels {
+  TableLevels(float inverse_scale, float scale) : inverse{splat(inverse_scale)} {
+    float levels[kLanes];
+    for (int i = 0; i < kLanes; ++i) levels[i] = static_cast<float>(i < 8 ? i : i - 16);
+    values = Bf16::round(load(levels) * scale);
+  }
+
+  Vec operator()(Vec weight) const {
+    constexpr auto kZero = static_cast<std::int32_t>(__builtin_bit_cast(std::uint32_t, kWhole));
+    IntVec integer = reinterpret_cast<IntVec>(Bf16::round(weight * inverse) + kWhole);
+    integer = integer < kZero + 7 ? integer : IntVec{} + (kZero + 7);
+    integer = integer > kZero - 8 ? integer : IntVec{} + (kZero - 8);
+    return __builtin_shuffle(values, integer);  // by the low bits
+  }
+
+  Vec inverse;
+  Vec values;
+};
+
+template <bool kTable, class T>
+struct LevelsOf {
+  using Type = Levels<T>;
+};
+template <>
+struct LevelsOf<true, Bf16> {
+  using Type = TableLevels;
+};
+
+/// The sums of squared errors under a scale whose inverse is `inverse`, times importance where there is one: the
+/// partial sums of 8 lanes, whose sum in their order is the loss.
+template <class T, int kGroup, bool kWeighted>
+void losses_of(const float* w, [[maybe_unused]] const float* importance, float inverse, float scale, float* lanes) {
   constexpr int kParts = kSums / kLanes;
+  const typename LevelsOf<kLanes == 16, T>::Type levels(inverse, scale);
   Vec sum[kParts] = {};
   for (int i = 0; i < kGroup; i += kSums) {
     for (int part = 0; part < kParts; ++part) {
       const int at = i + part * kLanes;
       const Vec weight = load(w + at);
-      const Vec level = clipped((T::round(weight * inverse) + kWhole) - kWhole);
-      const Vec error = T::round(T::round(level * scale) - weight);
-      const Vec square = error * error;
-      sum[part] += importance == nullptr ? square : square * load(importance + at);
+      const Vec error = T::round(levels(weight) - weight);
+      Vec loss = error * error;
+      if constexpr (kWeighted) loss *= load(importance + at);
+      sum[part] += loss;
     }
   }
   float sums[kSums];
   for (int part = 0; part < kParts; ++part) store(sums + part * kLanes, sum[part]);
-  float loss = 0;
   for (int lane = 0; lane < kSumLanes; ++lane) {
-    loss += ((sums[lane] + sums[lane + 8]) + sums[lane + 16]) + sums[lane + 24];
+    lanes[lane] = ((sums[lane] + sums[lane + 8]) + sums[lane + 16]) + sums[lane + 24];
   }
-  return loss;
 }
 
 /// What stands in for unknown importance: |w| + sqrt(sum of w^2 / 32), in the weights' type.
@@ -253,27 +302,57 @@ void importance_from_weights(const float* w, float* importance) {
   for (int i = 0; i < kGroup; ++i) importance[i] = T::round(magnitude_of(w[i]) + typical);
 }
 
-/// The scale that the search settles on. Scales that repeat, as many do in bf16, have their turn once.
-template <class T, int kGroup>
-float best_scale(const float* w, const float* importance, float leading) {
-  const float unit = reciprocal<T>(leading);
-  const float first = T::round(kLowest * unit);
-  float best = reciprocal<T>(first);
-  float least_loss = loss_of<T, kGroup>(w, importance, first, best);
-  float previous = first;
+/// What the inverse scales are multiples of: -8, then -(8 - 0.01 i), each in fp32; filled up with more of the first.
+struct Factors {
+  float of[kPaddedScales];
+};
+constexpr Factors kFactors = [] {
+  Factors factors{};
+  for (float& factor : factors.of) factor = kLowest;
+  int place = 1;
   for (int i = -kScaleSteps; i <= kScaleSteps; ++i) {
-    const auto factor = static_cast<float>(-(8 - 0.01 * i));
-    const float inverse = T::round(factor * unit);
-    if (i == 0 || inverse == previous || inverse == first) continue;
-    previous = inverse;
-    const float scale = reciprocal<T>(inverse);
-    const float loss = loss_of<T, kGroup>(w, importance, inverse, scale);
-    if (loss < least_loss) {
-      least_loss = loss;
-      best = scale;
-    }
+    if (i != 0) factors.of[place++] = static_cast<float>(-(8 - 0.01 * i));
   }
-  return best;
+  return factors;
+}();
+
+/// The inverse scales to try, each once: many repeat in bf16, and they do so one after the other. @return how many
+template <class T>
+int inverse_scales(float unit, float* tried) {
+  alignas(kVectorBytes) float all[kPaddedScales];
+  for (int i = 0; i < kPaddedScales; i += kLanes) store(all + i, T::round(load(kFactors.of + i) * unit));
+  tried[0] = all[0];
+  int count = 1;
+  for (int i = 1; i < kScales; ++i) {
+    const bool is_new = (all[i] != all[i - 1]) & (all[i] != all[0]);
+    tried[count] = all[i];
+    count += static_cast<int>(is_new);
+  }
+  return count;
+}
+
+/// The scale that the search settles on.
+template <class T, int kGroup, bool kWeighted>
+float best_scale(const float* w, const float* importance, float leading) {
+  alignas(kVectorBytes) float inverse[kPaddedScales] = {};
+  alignas(kVectorBytes) float scale[kPaddedScales] = {};
+  const int count = inverse_scales<T>(reciprocal<T>(leading), inverse);
+  for (int i = 0; i < count; i += kLanes) store(scale + i, reciprocals<T>(load(inverse + i)));
+  // All sums first: adding up lanes takes long, but many scales' at a time.
+  float lanes[kPaddedScales][kSumLanes];
+  for (int i = 0; i < count; ++i) {
+    losses_of<T, kGroup, kWeighted>(w, importance, inverse[i], scale[i], lanes[i]);
+  }
+  int best = 0;
+  float least = 0;
+  for (int i = 0; i < count; ++i) {
+    float loss = 0;
+    for (int lane = 0; lane < kSumLanes; ++lane) loss += lanes[i][lane];
+    if (i > 0 && !(loss < least)) continue;
+    best = i;
+    least = loss;
+  }
+  return scale[best];
 }
 
 /// False when a weight or the scale is not finite.
@@ -289,7 +368,9 @@ bool search_group(const typename T::Bits* w, const float* importance, bool from_
     importance_from_weights<T, kGroup>(wide, stand_in);
     importance = stand_in;
   }
-  float scale = best_scale<T, kGroup>(wide, importance, leading_element<T>(w, extremes));
+  const float leading = leading_element<T>(w, extremes);
+  float scale = importance == nullptr ? best_scale<T, kGroup, false>(wide, nullptr, leading)
+                                      : best_scale<T, kGroup, true>(wide, importance, leading);
   scale = away_from_zero(scale, T::round(kLeastScale));
   const float stored = round_to_f16(scale);
   if (magnitude_of(stored) > 65504.0f) return false;
