@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "driver/estimate.hpp"
 #include "driver/eval.hpp"
 #include "driver/inspect.hpp"
+#include "driver/manifest.hpp"
 #include "driver/merge.hpp"
 #include "driver/observe.hpp"
 #include "driver/quantize.hpp"
@@ -67,8 +69,16 @@ void verify(Job& job) {
   std::int64_t bytes = 0;
   job.world.all_try([&] { bytes = safetensors_bytes(o.output); });
   job.progress.begin("verify", "bytes", bytes, bytes / job.world.size());
+  std::optional<MeanOutputs> means;
+  job.world.all_try([&] {
+    if (o.saliency.empty()) return;
+    const Manifest made = read_manifest(o.output);
+    means = read_mean_outputs(
+        o.saliency, {made.source_digest, made.calibration_digest, made.compute, made.block_tokens, made.numerics_id});
+  });
   const auto advance = [&](std::int64_t done) { job.progress.advance(done); };
-  const VerifyReport report = all_verify(job.world, o.model, o.output, advance, quantizer.get());
+  const VerifyReport report =
+      all_verify(job.world, o.model, o.output, advance, quantizer.get(), means ? &*means : nullptr);
   job.progress.end();
   if (job.world.rank() != 0) return;
   fmt::print("{}: verified: {} experts per layer, {} tensors, {}; {}\n", o.output.string(), report.experts,
@@ -150,9 +160,9 @@ const std::vector<Command>& commands() {
        "weights machine scratch overwrite",
        eval},
       {"prune", "model + plan.json -> pruned checkpoint, proved against the source",
-       "Needs --model, --plan and --output (the new model's folder).\n\n"
+       "Needs --model, --plan and --output (the new model's folder); with --form substitution also --saliency.\n\n"
        "  mpirun -n 8 reap_dist prune --model MiniMax-M2 --plan plan.json --output MiniMax-M2-pruned\n",
-       "model plan output max-shard-size mtp overwrite verify", prune},
+       "model plan saliency output form max-shard-size mtp overwrite verify", prune},
       {"quantize", "model -> the same model with weights of 4 bits (W4A16), as AutoRound writes it",
        "Needs --model (bf16, fp16, fp32 or block-scaled FP8; pruned or not) and --output (the new model's folder).\n"
        "Router, norms, embeddings and head stay as they are. docs/format/w4a16.md says what is written.\n\n"
@@ -161,9 +171,11 @@ const std::vector<Command>& commands() {
        "max-shard-size mtp overwrite verify",
        quantize},
       {"verify", "re-read a pruned checkpoint and prove that every tensor equals its slice of the source",
-       "Needs --model (the source) and --output (the pruned model).\n\n"
+       "Needs --model (the source) and --output (the pruned model). With --saliency the constants of --form "
+       "substitution\n"
+       "are computed again; without it they are compared with the manifest.\n\n"
        "  mpirun -n 8 reap_dist verify --model MiniMax-M2 --output MiniMax-M2-pruned\n",
-       "model output device threads cpu-isa", verify},
+       "model output saliency device threads cpu-isa", verify},
       {"estimate", "memory per rank, time, disk and the best grid, for a model and a machine; nothing is run",
        "Needs --model: a folder with config.json; the model itself need not be there yet. The choice is the one that "
        "run\n"

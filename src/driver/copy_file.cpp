@@ -57,6 +57,24 @@ class Reader {
  private:
   void read_piece(Chunk& chunk) {
     const OutputTensor& tensor = file_.tensors[tensor_];
+    const std::size_t bytes = tensor.source < 0 ? copy_constant(tensor, chunk) : read_source(tensor, chunk);
+    chunk.bytes += bytes;
+    position_ += bytes;
+    const bool last = position_ == tensor.info.bytes;
+    chunk.pieces.push_back({bytes, last});
+    if (!last) return;
+    ++tensor_;
+    position_ = 0;
+  }
+
+  std::size_t copy_constant(const OutputTensor& tensor, Chunk& chunk) const {
+    const auto rest = tensor.constant.subspan(position_);
+    const std::size_t bytes = std::min(rest.size(), chunk.rest().size());
+    std::ranges::copy(rest.first(bytes), chunk.rest().begin());
+    return bytes;
+  }
+
+  std::size_t read_source(const OutputTensor& tensor, Chunk& chunk) {
     const Tensor& from = source_.tensors()[tensor.source];
     const auto [begin, length] = run_at(tensor, from);
     const std::size_t bytes = std::min<std::uint64_t>(length, chunk.rest().size());
@@ -67,13 +85,7 @@ class Reader {
     } else {
       source_.read(from, begin, chunk.rest().first(bytes));
     }
-    chunk.bytes += bytes;
-    position_ += bytes;
-    const bool last = position_ == tensor.info.bytes;
-    chunk.pieces.push_back({bytes, last});
-    if (!last) return;
-    ++tensor_;
-    position_ = 0;
+    return bytes;
   }
 
   /// Where the output's byte `position_` lies in the source tensor, and how many follow it in both.

@@ -34,6 +34,7 @@ std::string request_difference(const PlanRequest& a, const PlanRequest& b) {
   if (a.preserve_super_experts != b.preserve_super_experts) return "was made with other --preserve-super-experts";
   if (a.domain_weights != without_ones(b.domain_weights)) return "was made with other --domain-weight";
   if (a.protect != b.protect) return "was made with other --protect";
+  if (a.allocation != b.allocation) return "was made with another --allocation";
   return "";
 }
 
@@ -47,6 +48,7 @@ std::string difference(const fs::path& output, const Manifest& manifest, const s
   }
   if (manifest.mtp != options.mtp) return "was made with another --mtp";
   if (manifest.quantize != options.quantize) return "was quantised in another way";
+  if (manifest.form != options.form) return fmt::format("was made with --form {}", name_of(manifest.form));
   if (const std::string other = request_difference(manifest.plan.request, request); !other.empty()) return other;
   if (const std::string other = file_difference(output, manifest.files); !other.empty()) return other;
   return file_difference(output, manifest.side_files);

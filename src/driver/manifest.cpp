@@ -144,6 +144,11 @@ Manifest manifest_from(const Json& document) {
   if (const Json& options = document.at("options"); options.contains("quantize")) {
     manifest.quantize = quantize_options_from(options["quantize"]);
   }
+  const auto form = document.at("options").find("form");
+  if (form != document.at("options").end()) {
+    if (*form != reap::name_of(Form::substitution)) fail(ExitCode::bad_input, "unknown form {}", form->dump());
+    manifest.form = Form::substitution;
+  }
   for (const Json& file : document.at("files")) manifest.files.push_back(read_file(file));
   for (const Json& file : document.at("side_files")) {
     manifest.side_files.push_back({file.at("name"), byte_count(file.at("bytes")), sha256_digest(file.at("sha256"))});
@@ -158,6 +163,7 @@ std::string manifest_text(const Manifest& manifest) {
   options["max_shard_bytes"] = manifest.max_shard_bytes;
   options["mtp"] = name_of(manifest.mtp);
   if (manifest.quantize) options["quantize"] = to_json(*manifest.quantize);
+  if (manifest.form != Form::ordinary) options["form"] = reap::name_of(manifest.form);
   std::string text = "{";
   const auto add = [&](std::string_view key, const std::string& json) {
     fmt::format_to(std::back_inserter(text), "{}\n \"{}\": {}", text.size() == 1 ? "" : ",", key, json);

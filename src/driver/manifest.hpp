@@ -20,7 +20,7 @@ struct ManifestTensor {
   std::string name;
   DType dtype;
   std::vector<std::int64_t> shape;
-  std::string source;  // its name in the source
+  std::string source;  // its name in the source; "" = a constant that stands for an expert
   std::string xxh3;    // xxh3-128 hex of its bytes
 };
 
@@ -63,6 +63,7 @@ struct Manifest {
   std::int64_t max_shard_bytes = 0;
   Mtp mtp = Mtp::drop;
   std::optional<QuantizeOptions> quantize;
+  Form form = Form::ordinary;
   std::vector<ManifestFile> files;
   std::vector<ManifestSideFile> side_files;
 };

@@ -156,6 +156,12 @@ std::string model_card(const Checkpoint& source, const Model& model, const Plan&
                       facts.quantize ? ", W4A16" : "");
   text += fmt::format("Made by {} {} [{}]({}) lists them, with digests.\n\n", "reap_dist " + release(),
                       origin(plan, facts), kManifestName, kManifestName);
+  if (facts.substitution) {
+    text +=
+        "In this form every expert keeps its number and its row of the router. One that was dropped is a constant, its "
+        "mean\noutput over the calibration samples: `approximate_experts` in config.json lists them, their tensors are "
+        "called `approx_value`.\nAn engine has to know of that (vLLM pull request 50415).\n\n";
+  }
   text += base_section(source, model, plan, facts);
   if (pruned) text += "\n## How the experts were chosen\n" + wish_lines(plan.request) + calibration_section(plan);
   if (facts.quantize) text += quantization_section(*facts.quantize);

@@ -17,6 +17,7 @@ constexpr const char* kCardName = "README.md";
 
 /// What a card tells besides model and plan.
 struct CardFacts {
+  bool substitution = false;  // dropped experts are constants
   std::uint64_t source_bytes = 0;  // of all tensors
   std::uint64_t output_bytes = 0;
   std::string base_card;              // name of the source's own card in the output; "" when it has none

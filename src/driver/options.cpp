@@ -31,6 +31,7 @@ struct Texts {
   std::string part = "1/1";
   std::vector<std::string> collect = {"gram"};
   std::string allocation = "layer";
+  std::string form = "ordinary";
   std::string memory_budget = "0";
   std::string weights = "auto";
   std::string max_shard_size = "5GB";
@@ -167,7 +168,8 @@ po::options_description plan_options(Options& o, Texts& t) {
   add("starved", po::value(&o.starved)->default_value(o.starved),
       "inspect: experts with fewer tokens than this count as starved");
   add("allocation", po::value(&t.allocation)->default_value(t.allocation),
-      "layer: every layer drops as many; global: all layers share one budget (criterion gram; for eval)");
+      "layer: every layer drops as many; global: all layers share one budget (criterion gram; for eval and --form "
+      "substitution)");
   add("seed", po::value(&o.plan_request.seed)->default_value(0), "seed of criterion random");
   return group;
 }
@@ -177,6 +179,8 @@ po::options_description output_options(Options& o, Texts& t) {
   auto add = group.add_options();
   add("max-shard-size", po::value(&t.max_shard_size)->default_value(t.max_shard_size),
       "largest safetensors file, e.g. 5GB, 500MB, 4GiB");
+  add("form", po::value(&t.form)->default_value(t.form),
+      "prune: ordinary; or substitution: dropped experts become constants, their mean outputs (BF16 models)");
   add("mtp", po::value(&t.mtp)->default_value(t.mtp), "tensors of multi-token-prediction modules: drop or keep");
   add("overwrite", po::bool_switch(&o.write.overwrite),
       "replace existing outputs, each once its successor is complete");
@@ -330,6 +334,7 @@ void apply_texts(Options& o, const Texts& t) {
   o.w4a16.method = one_of<W4Method>(
       t.method, "method", {{"default", W4Method::automatic}, {"rtn", W4Method::rtn}, {"opt-rtn", W4Method::opt_rtn}});
   o.w4a16.attention = one_of<bool>(t.quantize_attention, "quantize-attention", {{"on", true}, {"off", false}});
+  o.write.form = one_of<Form>(t.form, "form", {{"ordinary", Form::ordinary}, {"substitution", Form::substitution}});
   o.write.max_shard_bytes = parse_bytes(t.max_shard_size, "max-shard-size");
   o.memory_budget = parse_bytes(t.memory_budget, "memory-budget");
   o.ratios = parse_numbers(t.ratios, "ratio");

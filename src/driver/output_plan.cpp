@@ -15,8 +15,8 @@
 namespace reap {
 namespace {
 
-void check_plan(const Plan& plan, const Model& model) {
-  check_equal_counts(plan.request);
+void check_plan(const Plan& plan, const Model& model, Form form) {
+  check_counts_of(plan.request, form);
   if (std::cmp_not_equal(plan.layers.size(), model.layers) || plan.experts != model.router.experts) {
     fail(ExitCode::bad_input, "the plan is for {} layers of {} experts, the model has {} of {}", plan.layers.size(),
          plan.experts, model.layers, model.router.experts);
@@ -25,11 +25,11 @@ void check_plan(const Plan& plan, const Model& model) {
     fail(ExitCode::bad_input, "the plan keeps {} experts per layer; a token needs {} and there are {}", plan.kept,
          model.router.top_k, plan.experts);
   }
-  check_equal_counts(plan.request);
   for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
     const std::vector<std::int32_t>& keep = plan.layers[layer].keep;
     const bool ascending = std::adjacent_find(keep.begin(), keep.end(), std::greater_equal<>()) == keep.end();
-    if (std::cmp_not_equal(keep.size(), plan.kept) || !ascending || keep.front() < 0 || keep.back() >= plan.experts) {
+    const bool counts = form == Form::substitution || std::cmp_equal(keep.size(), plan.kept);
+    if (!counts || keep.empty() || !ascending || keep.front() < 0 || keep.back() >= plan.experts) {
       fail(ExitCode::bad_input, "the plan's experts of layer {} are not {} ascending numbers below {}", layer,
            plan.kept, plan.experts);
     }
@@ -152,22 +152,76 @@ class Packer {
   std::vector<OutputFile> files_;
 };
 
+OutputTensor constant(const Model& model, const Claim& claim, const MeanOutputs& means) {
+  const std::span<const std::byte> value = means.of(claim.layer, claim.expert);
+  TensorInfo info{};
+  info.name = constant_name(model, claim.layer, claim.expert);
+  info.dtype = DType::bf16;
+  info.shape = {model.hidden};
+  info.bytes = value.size();
+  return {std::move(info), -1, {}, std::nullopt, value};
+}
+
+/// Constants in the place of dropped experts; all else as it is.
+std::vector<OutputFile> plan_substituted(const Checkpoint& source, const Model& model, const std::vector<Claim>& claims,
+                                         const Plan& plan, const WriteOptions& options) {
+  if (model.fp8) fail(ExitCode::usage, "--form substitution: the model is FP8, constants are there for BF16 only");
+  REAP_CHECK(options.means != nullptr && options.means->experts == plan.experts, "no means for the constants");
+  if (options.means->hidden != model.hidden) {
+    fail(ExitCode::bad_input, "the experts' outputs are {} wide, the model is {}", options.means->hidden, model.hidden);
+  }
+  Packer packer(options.max_shard_bytes);
+  for (std::size_t i = 0; i < claims.size(); ++i) {
+    const Claim& claim = claims[i];
+    if (claim.part == Part::mtp && options.mtp == Mtp::drop) continue;
+    const bool of_expert = claim.expert >= 0 && claim.part != Part::mtp;
+    if (!of_expert || std::ranges::binary_search(plan.layers[claim.layer].keep, claim.expert)) {
+      packer.add(whole(source.tensors()[i], i));
+    } else if (claim.part == Part::w1) {
+      packer.add(constant(model, claim, *options.means));
+    }
+  }
+  return std::move(packer).finish();
+}
+
 }  // namespace
 
-void check_equal_counts(const PlanRequest& request) {
-  if (request.allocation == Allocation::layer) return;
+std::string_view name_of(Form form) { return form == Form::ordinary ? "ordinary" : "substitution"; }
+
+std::string constant_name(const Model& model, std::int32_t layer, std::int32_t expert) {
+  constexpr std::string_view kWeight = "w1.weight";
+  std::string name = tensor_name(model, {Part::w1, layer, expert});
+  REAP_CHECK(name.ends_with(kWeight), "an expert's tensor {}", name);
+  return name.replace(name.size() - kWeight.size(), kWeight.size(), "approx_value");
+}
+
+std::string substituted_json(const std::vector<std::vector<std::int32_t>>& keep, std::int64_t experts) {
+  std::string text;
+  for (std::size_t layer = 0; layer < keep.size(); ++layer) {
+    std::vector<std::int32_t> gone;
+    for (std::int32_t expert = 0; expert < experts; ++expert) {
+      if (!std::ranges::binary_search(keep[layer], expert)) gone.push_back(expert);
+    }
+    if (!gone.empty()) text += fmt::format("{}\"{}\": [{}]", text.empty() ? "" : ", ", layer, fmt::join(gone, ", "));
+  }
+  return "{" + text + "}";
+}
+
+void check_counts_of(const PlanRequest& request, Form form) {
+  if (request.allocation == Allocation::layer || form == Form::substitution) return;
   fail(ExitCode::usage,
        "--allocation global leaves unequal numbers of experts, but a config.json holds one num_local_experts for all "
-       "layers; eval takes such plans, a pruned model needs --allocation layer");
+       "layers; eval takes such plans, and so does prune --form substitution");
 }
 
 std::vector<OutputFile> plan_output(const Checkpoint& source, const Model& model, const std::vector<Claim>& claims,
                                     const Plan& plan, const WriteOptions& options) {
-  check_plan(plan, model);
+  check_plan(plan, model, options.form);
   REAP_CHECK(claims.size() == source.tensors().size(), "{} claims for {} tensors", claims.size(),
              source.tensors().size());
   if (options.max_shard_bytes < 1)
     fail(ExitCode::usage, "--max-shard-size is {}: it has to be at least 1", options.max_shard_bytes);
+  if (options.form == Form::substitution) return plan_substituted(source, model, claims, plan, options);
   if (options.quantize) check_quantizable(model, plan.kept, options);
   const std::vector<std::vector<std::int32_t>> numbers = renumber(plan);
   Packer packer(options.max_shard_bytes);
@@ -217,7 +271,13 @@ std::string header_text(const OutputFile& file) {
 
 std::string pruned_config(const Checkpoint& source, const Model& model, const Plan& plan, const WriteOptions& options) {
   std::string text = source.config_text();
-  if (plan.kept != model.router.experts) text = with_member(text, "num_local_experts", fmt::to_string(plan.kept));
+  if (options.form == Form::substitution) {
+    std::vector<std::vector<std::int32_t>> keep;
+    for (const LayerPlan& layer : plan.layers) keep.push_back(layer.keep);
+    text = with_member(text, kSubstituted, substituted_json(keep, plan.experts));
+  } else if (plan.kept != model.router.experts) {
+    text = with_member(text, "num_local_experts", fmt::to_string(plan.kept));
+  }
   if (model.mtp_layers > 0 && options.mtp == Mtp::drop) {
     text = with_member(text, "num_mtp_modules", "0");
     text = with_member(text, "use_mtp", "false");

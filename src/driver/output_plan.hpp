@@ -1,10 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "driver/mean_outputs.hpp"
 #include "driver/plan.hpp"
 #include "driver/quantize_options.hpp"
 #include "driver/serving_limits.hpp"
@@ -15,6 +19,12 @@ namespace reap {
 
 enum class Mtp : std::uint8_t { drop, keep };
 
+/// What becomes of dropped experts. `ordinary`: they are gone, those that stay are renumbered, and so are the rows of the
+/// router. `substitution`: every expert keeps its number and its row of the router, and for a dropped one there is the
+/// constant that stands for its output; layers may keep unequal numbers.
+enum class Form : std::uint8_t { ordinary, substitution };
+std::string_view name_of(Form form);
+
 struct WriteOptions {
   std::int64_t max_shard_bytes = 5'000'000'000;  // of tensor data per file; a larger tensor gets a file of its own
   Mtp mtp = Mtp::drop;
@@ -22,6 +32,8 @@ struct WriteOptions {
   Serving serving = {};                          // of a quantised output: what it has to suit
   bool overwrite = false;                        // replace an existing output, once the new one is complete
   std::string evaluation = {};                   // Markdown for the model card; the weights do not depend on it
+  Form form = Form::ordinary;
+  std::shared_ptr<const MeanOutputs> means = {};  // for the form of substitution
 };
 
 /// How a tensor of the output is computed from a weight of the source.
@@ -32,13 +44,21 @@ struct Derivation {
   bool operator==(const Derivation&) const = default;
 };
 
-/// One tensor of the output: a slice of one source tensor, or what is computed from one.
+/// One tensor of the output: a slice of one source tensor, what is computed from one, or a constant for an expert.
 struct OutputTensor {
   TensorInfo info;                 // name, dtype, shape in the output; offset within its file
-  std::int64_t source;             // index into checkpoint.tensors()
+  std::int64_t source;             // index into checkpoint.tensors(); -1 for a constant
   std::vector<std::int32_t> rows;  // rows of axis 0 that stay, ascending; empty = all of it
   std::optional<Derivation> derived;
+  std::span<const std::byte> constant = {};  // points into the means
 };
+
+/// The name of the constant that stands for an expert.
+std::string constant_name(const Model& model, std::int32_t layer, std::int32_t expert);
+
+/// The member of config.json that names the experts which constants stand for, as JSON.
+constexpr const char* kSubstituted = "approximate_experts";
+std::string substituted_json(const std::vector<std::vector<std::int32_t>>& keep, std::int64_t experts);
 
 struct OutputFile {
   std::string name;  // model-00001-of-000NN.safetensors
@@ -46,8 +66,8 @@ struct OutputFile {
   std::uint64_t bytes;  // header and data
 };
 
-/// That a pruned model can hold what the request asks for: as many experts in every layer. @throws Error(usage)
-void check_equal_counts(const PlanRequest& request);
+/// That a pruned model of this form can hold what the request asks for. @throws Error(usage)
+void check_counts_of(const PlanRequest& request, Form form);
 
 /// The files of a pruned model: a function of source, plan and options only, never of the ranks. Files are filled in
 /// the order of the source (file, then offset), so reading is sequential. Within a file wider element types come first,

@@ -140,7 +140,14 @@ void prune(Job& job) {
     fail(ExitCode::bad_input, "{}: the plan is for another model (digest {}, this one {})", o.plan.string(),
          plan.model_digest, source.digest);
   });
-  if (!all_is_finished(job, source, plan, o.output)) all_write_output(job, source, plan, o.output);
+  if (all_is_finished(job, source, plan, o.output)) return;
+  std::shared_ptr<const MeanOutputs> means;
+  job.world.all_try([&] {
+    if (o.write.form == Form::ordinary) return;
+    means = std::make_shared<const MeanOutputs>(read_mean_outputs(
+        o.saliency, {plan.model_digest, plan.calibration_digest, plan.compute, plan.block_tokens, plan.numerics_id}));
+  });
+  all_write_output(job, source, plan, o.output, "", std::move(means));
 }
 
 }  // namespace reap

@@ -98,6 +98,7 @@ std::string output_stamp(const Checkpoint& source, const std::string& source_dig
   stamp["max_shard_bytes"] = options.max_shard_bytes;
   stamp["mtp"] = options.mtp == Mtp::keep ? "keep" : "drop";
   if (options.quantize) stamp["quantize"] = to_json(*options.quantize);
+  if (options.form != Form::ordinary) stamp["form"] = name_of(options.form);
   return stamp.dump(1) + "\n";
 }
 

@@ -17,12 +17,17 @@ namespace fs = std::filesystem;
 
 /// A pruned model and its source, found to agree in all but the bytes, which are still to be compared.
 struct Pair {
-  Pair(const fs::path& source_directory, const fs::path& output_directory)
+  Pair(const fs::path& source_directory, const fs::path& output_directory, const MeanOutputs* means)
       : source(Checkpoint(source_directory)), manifest(open_manifest(output_directory, source)) {
     Checkpoint opened(output_directory);
     verify_config(opened, source, manifest);
-    output.emplace(std::move(opened));
-    slices = verify_tensors(*output, source, manifest);
+    if (manifest.form == Form::substitution) {
+      output.emplace(std::move(opened), source.model);
+      slices = verify_substituted(*output, source, manifest, means);
+    } else {
+      output.emplace(std::move(opened));
+      slices = verify_tensors(*output, source, manifest);
+    }
     verify_manifest(*output, slices, manifest);
   }
 
@@ -39,9 +44,10 @@ const char* VerifyReport::finding() const {
 }
 
 VerifyReport all_verify(const Comm& world, const fs::path& source, const fs::path& output,
-                        const std::function<void(std::int64_t bytes)>& progress, Quantizer* quantizer) {
+                        const std::function<void(std::int64_t bytes)>& progress, Quantizer* quantizer,
+                        const MeanOutputs* means) {
   std::unique_ptr<const Pair> pair;
-  world.all_try([&] { pair = std::make_unique<const Pair>(source, output); });
+  world.all_try([&] { pair = std::make_unique<const Pair>(source, output, means); });
   const Checkpoint& checkpoint = pair->output->checkpoint;
   world.all_try([&] {
     if (world.rank() != 0) return;

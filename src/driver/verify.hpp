@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "driver/mean_outputs.hpp"
 #include "driver/quantizer.hpp"
 #include "shard/comm.hpp"
 
@@ -26,8 +27,10 @@ struct VerifyReport {
 /// Weights of 4 bits are derived from the source again, to the same bits.
 /// Collective; the files are shared out over the ranks.
 /// @param quantizer  needed where there are such weights
+/// @param means  what the constants of the form of substitution have to be; null = what the manifest has digests of
 /// @throws Error(bad_input) naming the first file and tensor that differ
 VerifyReport all_verify(const Comm& world, const std::filesystem::path& source, const std::filesystem::path& output,
-                        const std::function<void(std::int64_t bytes)>& progress, Quantizer* quantizer = nullptr);
+                        const std::function<void(std::int64_t bytes)>& progress, Quantizer* quantizer = nullptr,
+                        const MeanOutputs* means = nullptr);
 
 }  // namespace reap

@@ -38,8 +38,13 @@ struct Chunk {
   std::vector<Piece> pieces;
 };
 
-/// Bytes [begin, begin + into.size()) of a slice.
-void read_slice(const Checkpoint& source, const Slice& slice, std::uint64_t begin, std::span<std::byte> into) {
+/// Bytes [begin, begin + into.size()) of a slice. @param found  what is there: a constant that is not known is that
+void read_slice(const Checkpoint& source, const Slice& slice, std::uint64_t begin, std::span<const std::byte> found,
+                std::span<std::byte> into) {
+  if (slice.source == nullptr) {
+    std::ranges::copy(slice.constant.empty() ? found : slice.constant.subspan(begin, into.size()), into.begin());
+    return;
+  }
   if (slice.rows == nullptr) {
     source.read(*slice.source, begin, into);
     return;
@@ -105,15 +110,17 @@ class FileVerifier {
       const std::uint64_t begin = std::max(tensor.offset, chunk.offset);
       const std::uint64_t end = std::min(tensor.offset + tensor.bytes, offset_);
       chunk.pieces.push_back({reading_, begin - tensor.offset, end - begin});
-      read_expected(slices_[reading_], begin - tensor.offset,
-                    {chunk.expected.data() + (begin - chunk.offset), end - begin});
+      const std::uint64_t at = begin - chunk.offset;
+      read_expected(slices_[reading_], begin - tensor.offset, {chunk.found.data() + at, end - begin},
+                    {chunk.expected.data() + at, end - begin});
       if (end < tensor.offset + tensor.bytes) break;  // goes on in the next chunk
     }
     return true;
   }
 
-  void read_expected(const Slice& slice, std::uint64_t begin, std::span<std::byte> into) {
-    if (!slice.derived) return read_slice(source_, slice, begin, into);
+  void read_expected(const Slice& slice, std::uint64_t begin, std::span<const std::byte> found,
+                     std::span<std::byte> into) {
+    if (!slice.derived) return read_slice(source_, slice, begin, found, into);
     const std::vector<std::byte>& bytes = derived_.bytes(*slice.source, *slice.derived);
     REAP_CHECK(begin + into.size() <= bytes.size(), "{} makes {} bytes", slice.source->name, bytes.size());
     std::memcpy(into.data(), bytes.data() + begin, into.size());
@@ -139,6 +146,10 @@ class FileVerifier {
   [[noreturn]] void fail_difference(const Piece& piece, std::span<const std::byte> found,
                                     std::span<const std::byte> expected) const {
     const auto first = std::ranges::mismatch(found, expected).in1 - found.begin();
+    if (slices_[piece.tensor].source == nullptr) {
+      fail(ExitCode::bad_input, "{}: tensor {}: is not the expert's mean output", input_.path(),
+           shown(tensors_[piece.tensor].name));
+    }
     fail(ExitCode::bad_input, "{}: tensor {}: differs from its source {} in {}, from byte {} on", input_.path(),
          shown(tensors_[piece.tensor].name), shown(slices_[piece.tensor].source->name),
          source_.files()[slices_[piece.tensor].source->file], piece.begin + static_cast<std::uint64_t>(first));
@@ -188,7 +199,8 @@ void verify_file(const OpenModel& output, const OpenModel& source, const std::ve
 
 void verify_side_files(const Checkpoint& output, const Checkpoint& source, const Manifest& manifest) {
   std::map<std::string, std::string> expected;  // name in the source, by name in the output
-  for (const auto& [name, from] : inherited_side_files(source, manifest.quantize.has_value())) expected.emplace(name, from);
+  for (const auto& [name, from] : inherited_side_files(source, manifest.quantize.has_value()))
+    expected.emplace(name, from);
   for (const ManifestSideFile& entry : manifest.side_files) {
     const std::filesystem::path path = output.directory() / entry.name;
     // config.json, the index and the card are not the source's; they are compared with themselves, for their digest.

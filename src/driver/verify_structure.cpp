@@ -35,7 +35,7 @@ std::string brief(const Json& value) {
 }
 
 /// The plan lists, for every layer of the source, as many of its experts as it says, and enough for a token.
-void check_plan(const std::string& path, const ManifestPlan& plan, const Model& model) {
+void check_plan(const std::string& path, const ManifestPlan& plan, Form form, const Model& model) {
   if (plan.experts != model.router.experts || std::cmp_not_equal(plan.keep.size(), model.layers)) {
     fail(ExitCode::bad_input, "{}: the plan is for {} layers of {} experts, the source has {} of {}", path,
          plan.keep.size(), plan.experts, model.layers, model.router.experts);
@@ -46,7 +46,8 @@ void check_plan(const std::string& path, const ManifestPlan& plan, const Model& 
   for (std::size_t layer = 0; layer < plan.keep.size(); ++layer) {
     const std::vector<std::int32_t>& keep = plan.keep[layer];
     const bool ascending = std::adjacent_find(keep.begin(), keep.end(), std::greater_equal<>()) == keep.end();
-    if (std::cmp_not_equal(keep.size(), plan.kept) || !ascending || keep.front() < 0 || keep.back() >= plan.experts) {
+    const bool counts = form == Form::substitution || std::cmp_equal(keep.size(), plan.kept);
+    if (!counts || keep.empty() || !ascending || keep.front() < 0 || keep.back() >= plan.experts) {
       fail(ExitCode::bad_input, "{}: the experts kept of layer {} are not {} ascending numbers below {}", path, layer,
            plan.kept, plan.experts);
     }
@@ -59,7 +60,13 @@ bool has_mtp(const std::vector<Claim>& claims) {
 
 /// Members that pruning changes, and what to.
 std::unordered_map<std::string, Json> changed_members(const OpenModel& source, const Manifest& manifest) {
-  std::unordered_map<std::string, Json> changed{{"num_local_experts", manifest.plan.kept}};
+  std::unordered_map<std::string, Json> changed;
+  if (manifest.form == Form::substitution) {
+    changed.emplace(kSubstituted,
+                    parse_json(substituted_json(manifest.plan.keep, manifest.plan.experts), kSubstituted));
+  } else {
+    changed.emplace("num_local_experts", manifest.plan.kept);
+  }
   if (has_mtp(source.claims) && manifest.mtp == Mtp::drop) {
     changed.emplace("num_mtp_modules", 0);
     changed.emplace("use_mtp", false);
@@ -138,10 +145,33 @@ void check_complete(const OpenModel& output, const OpenModel& source, const std:
   }
 }
 
+/// Every tensor of the form of substitution, by its name.
+std::unordered_map<std::string, Slice> substituted_slices(const OpenModel& source, const Manifest& manifest,
+                                                          const MeanOutputs* means) {
+  std::unordered_map<std::string, Slice> slices;
+  for (std::size_t i = 0; i < source.claims.size(); ++i) {
+    const Claim& claim = source.claims[i];
+    const Tensor& tensor = source.checkpoint.tensors()[i];
+    if (claim.part == Part::mtp && manifest.mtp == Mtp::drop) continue;
+    const bool of_expert = claim.expert >= 0 && claim.part != Part::mtp;
+    const bool gone = of_expert && !std::ranges::binary_search(manifest.plan.keep[claim.layer], claim.expert);
+    if (!gone) {
+      slices.emplace(tensor.name, Slice{&tensor, nullptr, std::nullopt});
+    } else if (claim.part == Part::w1) {
+      slices.emplace(constant_name(source.model, claim.layer, claim.expert),
+                     Slice{nullptr, nullptr, std::nullopt,
+                           means == nullptr ? std::span<const std::byte>() : means->of(claim.layer, claim.expert)});
+    }
+  }
+  return slices;
+}
+
 }  // namespace
 
 OpenModel::OpenModel(Checkpoint opened)
     : checkpoint(std::move(opened)), model(describe_model(checkpoint)), claims(claim_tensors(checkpoint, model)) {}
+
+OpenModel::OpenModel(Checkpoint opened, Model described) : checkpoint(std::move(opened)), model(std::move(described)) {}
 
 Manifest open_manifest(const fs::path& output, const OpenModel& source) {
   const fs::path path = output / kManifestName;
@@ -152,7 +182,7 @@ Manifest open_manifest(const fs::path& output, const OpenModel& source) {
          output.string(), kManifestName);
   }
   Manifest manifest = read_manifest(output);
-  check_plan(path.string(), manifest.plan, source.model);
+  check_plan(path.string(), manifest.plan, manifest.form, source.model);
   const std::string digest = model_digest(source.checkpoint);
   if (manifest.source_digest != digest) {
     fail(ExitCode::bad_input, "{}: made from another model than {} (digest {}, this one {})", path.string(),
@@ -208,6 +238,30 @@ std::vector<Slice> verify_tensors(const OpenModel& output, const OpenModel& sour
   return slices;
 }
 
+std::vector<Slice> verify_substituted(const OpenModel& output, const OpenModel& source, const Manifest& manifest,
+                                      const MeanOutputs* means) {
+  std::unordered_map<std::string, Slice> expected = substituted_slices(source, manifest, means);
+  std::vector<Slice> slices;
+  for (const Tensor& tensor : output.checkpoint.tensors()) {
+    const auto found = expected.extract(tensor.name);
+    if (!found) {
+      fail(ExitCode::bad_input, "{}: tensor {} is surplus", path_of(output.checkpoint, tensor), shown(tensor.name));
+    }
+    const Slice& slice = slices.emplace_back(found.mapped());
+    if (slice.source != nullptr) {
+      check_shape(output.checkpoint, tensor, slice);
+    } else if (tensor.dtype != DType::bf16 || tensor.shape != std::vector{source.model.hidden}) {
+      fail(ExitCode::bad_input, "{}: tensor {} is not BF16 [{}]", path_of(output.checkpoint, tensor),
+           shown(tensor.name), source.model.hidden);
+    }
+  }
+  if (!expected.empty()) {
+    fail(ExitCode::bad_input, "{}: tensor {} is missing", output.checkpoint.directory().string(),
+         shown(expected.begin()->first));
+  }
+  return slices;
+}
+
 void verify_manifest(const OpenModel& output, const std::vector<Slice>& slices, const Manifest& manifest) {
   const Checkpoint& checkpoint = output.checkpoint;
   const std::string path = (checkpoint.directory() / kManifestName).string();
@@ -221,7 +275,7 @@ void verify_manifest(const OpenModel& output, const std::vector<Slice>& slices, 
     for (const ManifestTensor& entry : file.tensors) {
       const bool same = at < tensors.size() && std::cmp_equal(tensors[at].file, f) && tensors[at].name == entry.name &&
                         tensors[at].dtype == entry.dtype && tensors[at].shape == entry.shape &&
-                        slices[at].source->name == entry.source;
+                        (slices[at].source == nullptr ? "" : slices[at].source->name) == entry.source;
       if (!same) {
         fail(ExitCode::bad_input, "{}: tensor {} of {} is not as listed", path, shown(entry.name), shown(file.name));
       }

@@ -47,6 +47,7 @@ std::string card_of(const Checkpoint& source, const Model& model, const Plan& pl
   facts.licences = licence_files(output.side_files);
   facts.evaluation = options.evaluation;
   facts.quantize = options.quantize;
+  facts.substitution = options.form == Form::substitution;
   return model_card(source, model, plan, facts);
 }
 
@@ -112,14 +113,16 @@ Manifest describe(const Checkpoint& source, const Plan& plan, const WriteOptions
   manifest.max_shard_bytes = options.max_shard_bytes;
   manifest.mtp = options.mtp;
   manifest.quantize = options.quantize;
+  manifest.form = options.form;
   for (std::size_t i = 0; i < output.files.size(); ++i) {
     const OutputFile& file = output.files[i];
     ManifestFile& entry = manifest.files.emplace_back(ManifestFile{file.name, file.bytes, digests[i].sha256, {}});
     entry.tensors.reserve(file.tensors.size());
     for (std::size_t t = 0; t < file.tensors.size(); ++t) {
-      const auto& [info, from, rows, derived] = file.tensors[t];
-      entry.tensors.push_back(
-          {info.name, info.dtype, info.shape, source.tensors()[from].name, std::move(digests[i].xxh3[t])});
+      const TensorInfo& info = file.tensors[t].info;
+      const std::int64_t from = file.tensors[t].source;
+      entry.tensors.push_back({info.name, info.dtype, info.shape, from < 0 ? "" : source.tensors()[from].name,
+                               std::move(digests[i].xxh3[t])});
     }
   }
   return manifest;

@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "driver/finished_output.hpp"
@@ -26,10 +27,9 @@ namespace fs = std::filesystem;
 /// Reports writing and proving as phases of the job.
 class Phases {
  public:
-  Phases(Job& job, const Source& source, const Plan& plan) : job_{job} {
+  Phases(Job& job, const Source& source, const Plan& plan, const WriteOptions& options) : job_{job} {
     job.world.all_try([&] {
-      for (const OutputFile& file :
-           plan_output(source.checkpoint, source.model, source.claims, plan, job.options.write)) {
+      for (const OutputFile& file : plan_output(source.checkpoint, source.model, source.claims, plan, options)) {
         bytes_.push_back(file.bytes);
       }
     });
@@ -67,7 +67,7 @@ class Phases {
 
 void check_output(const Source& source, const PlanRequest& request, const fs::path& output,
                   const WriteOptions& options) {
-  check_equal_counts(request);
+  check_counts_of(request, options.form);
   const Staging staging(output);
   staging.recover();
   staging.check_place(source.checkpoint.directory());
@@ -96,13 +96,16 @@ bool all_is_finished(Job& job, const Source& source, const Plan& plan, const fs:
 }
 
 void all_write_output(Job& job, const Source& source, const Plan& plan, const fs::path& output,
-                      const std::string& evaluation) {
+                      const std::string& evaluation, std::shared_ptr<const MeanOutputs> means) {
   if (source.model.mtp_layers > 0 && job.options.write.mtp == Mtp::keep) {
     job.log.warn(
         "MTP tensors are kept whole: engines that build the draft model from num_local_experts will refuse them");
   }
   const std::unique_ptr<Quantizer> quantizer = job.options.write.quantize ? all_make_quantizer(job) : nullptr;
-  const Phases phases(job, source, plan);
+  WriteOptions options = job.options.write;
+  options.evaluation = evaluation;
+  options.means = std::move(means);
+  const Phases phases(job, source, plan, options);
   std::string proof = "not verified";
   WriteEvents events;
   events.quantizer = quantizer.get();
@@ -112,13 +115,11 @@ void all_write_output(Job& job, const Source& source, const Plan& plan, const fs
     events.all_check = [&](const fs::path& written) {
       phases.end();
       phases.verify();
-      const VerifyReport report =
-          all_verify(job.world, source.checkpoint.directory(), written, events.progress, quantizer.get());
+      const VerifyReport report = all_verify(job.world, source.checkpoint.directory(), written, events.progress,
+                                             quantizer.get(), options.means.get());
       proof = fmt::format("{} tensors, {}; {}", report.tensors, readable_bytes(report.bytes), report.finding());
     };
   }
-  WriteOptions options = job.options.write;
-  options.evaluation = evaluation;
   all_write_checkpoint(job.world, source.checkpoint, source.model, plan, output, options, events);
   phases.end();
   job.log.info(fmt::format("{}: {} experts per layer, {}", output.string(), plan.kept, proof));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 
 #include "driver/commands.hpp"
@@ -20,8 +21,9 @@ bool all_is_finished(Job& job, const Source& source, const Plan& plan, const std
 
 /// Writes one pruned checkpoint and, unless told not to, proves it before it gets its name. Collective.
 /// @param evaluation  a Markdown table for its model card; "" = none
+/// @param means       for --form substitution
 /// @throws SharedError
 void all_write_output(Job& job, const Source& source, const Plan& plan, const std::filesystem::path& output,
-                      const std::string& evaluation = "");
+                      const std::string& evaluation = "", std::shared_ptr<const MeanOutputs> means = nullptr);
 
 }  // namespace reap

@@ -204,7 +204,8 @@ TEST(GramPlan, OneBudgetForAllLayers) {
   EXPECT_EQ(plan_text(parse_plan(text, "p")), text);
   EXPECT_NE(plan_table(plan).find("on average"), std::string::npos);
   EXPECT_EQ(plan_name(plan.request), "gram-global-0.5");
-  expect_error(ExitCode::usage, {"num_local_experts", "--allocation layer"}, [&] { check_equal_counts(plan.request); });
+  expect_error(ExitCode::usage, {"num_local_experts", "--form substitution"},
+               [&] { check_counts_of(plan.request, Form::ordinary); });
 }
 
 TEST(GramPlan, LayersNeverKeepFewerThanTopK) {
