@@ -14,8 +14,8 @@ cd "$(dirname "$0")/.." || exit
 here=$PWD
 gpu=build/gpu
 out=${OUT:-$here/$gpu/out}
-kernels=(rows rope route group accumulate weight matmul attention experts)
-passes=(golden_saliency grid resume)
+kernels=(rows rope route group accumulate weight matmul attention experts quantize)
+passes=(golden_saliency grid resume quantize_golden)
 
 bundle() {
   local root=$gpu/bundle
