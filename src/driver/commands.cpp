@@ -167,7 +167,7 @@ const std::vector<Command>& commands() {
        "Needs --model (bf16, fp16, fp32 or block-scaled FP8; pruned or not) and --output (the new model's folder).\n"
        "Router, norms, embeddings and head stay as they are. docs/format/w4a16.md says what is written.\n\n"
        "  mpirun -n 8 reap_dist quantize --model MiniMax-M2-pruned --output MiniMax-M2-pruned-W4A16\n",
-       "model output format method group-size exclude quantize-attention serve-tp serve-ep device threads cpu-isa "
+       "model output format method group-size imatrix exclude quantize-attention serve-tp serve-ep device threads cpu-isa "
        "max-shard-size mtp overwrite verify",
        quantize},
       {"verify", "re-read a pruned checkpoint and prove that every tensor equals its slice of the source",
@@ -175,7 +175,7 @@ const std::vector<Command>& commands() {
        "substitution\n"
        "are computed again; without it they are compared with the manifest.\n\n"
        "  mpirun -n 8 reap_dist verify --model MiniMax-M2 --output MiniMax-M2-pruned\n",
-       "model output saliency device threads cpu-isa", verify},
+       "model output saliency imatrix device threads cpu-isa", verify},
       {"estimate", "memory per rank, time, disk and the best grid, for a model and a machine; nothing is run",
        "Needs --model: a folder with config.json; the model itself need not be there yet. The choice is the one that "
        "run\n"

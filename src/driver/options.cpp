@@ -200,6 +200,8 @@ po::options_description quantize_options(Options& o, Texts& t) {
       "experts");
   add("group-size", po::value(&o.w4a16.group)->default_value(o.w4a16.group),
       "inputs that share a scale: 128, 64 or 32; 0 = the largest that fits the model and --serve-tp");
+  add("imatrix", path_value(o.imatrix),
+      "importance of inputs, for opt-rtn (HDF5, docs/format/imatrix.md); verify needs the same file");
   add("exclude", po::value(&o.w4a16.exclude)->multitoken(),
       "layers that stay as they are, by name; * stands for anything: '*.layers.0.*'");
   add("quantize-attention", po::value(&t.quantize_attention)->default_value(t.quantize_attention),

@@ -82,7 +82,8 @@ struct Options {
   bool verify = true;
 
   // Weights of 4 bits
-  QuantizeOptions w4a16;  // as asked for; write.quantize is what is in effect
+  QuantizeOptions w4a16;          // as asked for; write.quantize is what is in effect
+  std::filesystem::path imatrix;  // importance of inputs; empty = all alike
 
   // Reporting
   std::filesystem::path log_dir;

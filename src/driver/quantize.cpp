@@ -23,6 +23,7 @@ Options with_w4a16(const Options& options, const Model& model, Log& log) {
                            options.write.serving.tensor_parallel));
     }
   }
+  if (!options.imatrix.empty()) w4.importance = ImportanceFile(options.imatrix).digest();
   settled.write.quantize = w4;
   return settled;
 }
@@ -34,7 +35,9 @@ std::unique_ptr<Quantizer> all_make_quantizer(Job& job) {
   std::unique_ptr<Quantizer> quantizer;
   job.world.all_try([&] {
     const int threads = o.threads > 0 ? o.threads : resources.threads;
-    quantizer = std::make_unique<Quantizer>(make_backend(device, o.compute, threads, o.cpu_isa));
+    quantizer =
+        std::make_unique<Quantizer>(make_backend(device, o.compute, threads, o.cpu_isa),
+                                    o.imatrix.empty() ? nullptr : std::make_unique<const ImportanceFile>(o.imatrix));
   });
   return quantizer;
 }

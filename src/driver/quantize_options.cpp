@@ -73,6 +73,7 @@ Json to_json(const QuantizeOptions& options) {
   json["group_size"] = options.group;
   json["attention"] = options.attention;
   json["exclude"] = options.exclude;
+  if (!options.importance.empty()) json["importance"] = options.importance;
   return json;
 }
 
@@ -89,6 +90,7 @@ QuantizeOptions quantize_options_from(const Json& json) {
   options.method = *method;
   json.at("attention").get_to(options.attention);
   json.at("exclude").get_to(options.exclude);
+  if (json.contains("importance")) json.at("importance").get_to(options.importance);
   return options;
 }
 

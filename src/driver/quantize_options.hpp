@@ -27,6 +27,7 @@ struct QuantizeOptions {
   std::int64_t group = 0;            // 32, 64 or 128; 0 before it is settled for a model
   bool attention = true;             // or experts only
   std::vector<std::string> exclude;  // layers that stay as they are: names with * for any run of characters
+  std::string importance;            // SHA-256 of the file that errors are weighed with; "" = none
   bool operator==(const QuantizeOptions&) const = default;
 };
 

@@ -89,6 +89,14 @@ std::vector<std::int32_t> group_index(std::int64_t cols, std::int64_t group) {
 
 }  // namespace
 
+std::optional<Importance> Quantizer::importance_of(const Tensor& weight, const QuantizeSpec& rounding) const {
+  if (!importance_ || rounding.rounding != Rounding::opt_rtn) return std::nullopt;
+  const std::int64_t inputs = weight.shape[1];
+  const std::optional<std::vector<float>> sums = importance_->of(layer_name(weight.name), inputs);
+  if (!sums) return std::nullopt;
+  return effective_importance(sums->data(), inputs, rounding.group);
+}
+
 Quantizer::Result Quantizer::compute(const Checkpoint& checkpoint, const Tensor& weight, const Derivation& how) {
   const Loaded loaded = load(checkpoint, weight);
   const WeightSource& source = loaded.source;
@@ -103,10 +111,11 @@ Quantizer::Result Quantizer::compute(const Checkpoint& checkpoint, const Tensor&
   const std::int64_t groups = source.cols / how.rounding.group;
   std::vector<std::uint32_t> words(static_cast<std::size_t>(source.rows * (source.cols / kNibbles)));
   std::vector<std::uint16_t> scales(static_cast<std::size_t>(source.rows * groups));
+  const std::optional<Importance> importance = importance_of(weight, how.rounding);
   {
     const Scope scope("tensor " + shown(weight.name));
     const std::lock_guard lock(device_);
-    backend_->quantize(source, how.rounding, nullptr, words.data(), scales.data());
+    backend_->quantize(source, how.rounding, importance ? &*importance : nullptr, words.data(), scales.data());
   }
   if (how.format == W4Format::compressed_tensors) {
     set(W4Piece::words, bytes_of(words));

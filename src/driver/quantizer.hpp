@@ -4,8 +4,12 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "driver/importance_file.hpp"
 #include "driver/output_plan.hpp"
 #include "kernels/backend.hpp"
 #include "shard/checkpoint.hpp"
@@ -16,7 +20,12 @@ namespace reap {
 /// take turns on the device.
 class Quantizer {
  public:
-  explicit Quantizer(std::unique_ptr<Backend> backend) : backend_{std::move(backend)} {}
+  /// @param importance  what searches for scales weigh errors with; null: all inputs count alike
+  explicit Quantizer(std::unique_ptr<Backend> backend, std::unique_ptr<const ImportanceFile> importance = nullptr)
+      : backend_{std::move(backend)}, importance_{std::move(importance)} {}
+
+  /// Digest of the importance file; "" when there is none.
+  std::string importance() const { return importance_ ? importance_->digest() : ""; }
 
   /// Weight `source` rounded or expanded, as the file holds it.
   class Result {
@@ -34,7 +43,10 @@ class Quantizer {
   Result compute(const Checkpoint& checkpoint, const Tensor& weight, const Derivation& how);
 
  private:
+  std::optional<Importance> importance_of(const Tensor& weight, const QuantizeSpec& rounding) const;
+
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<const ImportanceFile> importance_;
   std::mutex device_;
 };
 

@@ -9,6 +9,7 @@
 #include "driver/share_out.hpp"
 #include "driver/verify_bytes.hpp"
 #include "driver/verify_structure.hpp"
+#include "kernels/check.hpp"
 
 namespace reap {
 namespace {
@@ -37,6 +38,14 @@ struct Pair {
   std::vector<Slice> slices;
 };
 
+/// Weights can only be derived again with the importance that they were derived with.
+void check_importance(const Manifest& manifest, const Quantizer* quantizer, const fs::path& output) {
+  const std::string made_with = manifest.quantize ? manifest.quantize->importance : "";
+  if (made_with.empty() || (quantizer != nullptr && quantizer->importance() == made_with)) return;
+  fail(ExitCode::bad_input, "{}: was quantised with the importance file of SHA-256 {}; give it as --imatrix",
+       output.string(), made_with);
+}
+
 }  // namespace
 
 const char* VerifyReport::finding() const {
@@ -47,7 +56,10 @@ VerifyReport all_verify(const Comm& world, const fs::path& source, const fs::pat
                         const std::function<void(std::int64_t bytes)>& progress, Quantizer* quantizer,
                         const MeanOutputs* means) {
   std::unique_ptr<const Pair> pair;
-  world.all_try([&] { pair = std::make_unique<const Pair>(source, output, means); });
+  world.all_try([&] {
+    pair = std::make_unique<const Pair>(source, output, means);
+    check_importance(pair->manifest, quantizer, output);
+  });
   const Checkpoint& checkpoint = pair->output->checkpoint;
   world.all_try([&] {
     if (world.rank() != 0) return;
