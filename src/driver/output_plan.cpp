@@ -221,6 +221,9 @@ std::vector<OutputFile> plan_output(const Checkpoint& source, const Model& model
              source.tensors().size());
   if (options.max_shard_bytes < 1)
     fail(ExitCode::usage, "--max-shard-size is {}: it has to be at least 1", options.max_shard_bytes);
+  if (options.form == Form::substitution && options.quantize) {
+    fail(ExitCode::usage, "--form substitution: models with constants are there for measuring, not in 4 bits");
+  }
   if (options.form == Form::substitution) return plan_substituted(source, model, claims, plan, options);
   if (options.quantize) check_quantizable(model, plan.kept, options);
   const std::vector<std::vector<std::int32_t>> numbers = renumber(plan);
