@@ -56,7 +56,8 @@ class Link {
   /// itself, and the room for it is left as it is. What came can be used on return.
   virtual void all_exchange(std::span<const Lane> lanes) = 0;
 
-  /// Moves transfers on. They move only inside such calls, so it is called between the operations of a layer.
+  /// Moves transfers on. They move only inside such calls, so it is called between the operations of a layer and while
+  /// the rank waits, though not inside the collective calls above but all_exchange.
   virtual void progress() = 0;
 };
 

@@ -96,6 +96,7 @@ class Pass {
   /// While this rank waits for whatever it is.
   void poll() {
     cut_.poll();
+    if (!standing_) link_->progress();  // the next stage may want what this one has long computed
     hand_on();
   }
 
@@ -134,6 +135,7 @@ class Pass {
     try {
       work();
     } catch (const SharedError&) {
+      standing_ = true;
       link_->all_drop();
       throw;
     }
@@ -343,7 +345,7 @@ class Pass {
   Buffer<float> x_;
   std::int64_t in_x_ = kNone;             // the block that only x_ holds
   bool leaves_ = false;                   // which is to go to the next stage
-  bool standing_ = false;                 // all ranks stand still
+  bool standing_ = false;                 // all ranks stand still: transfers are the link's own affair
   std::unique_ptr<HiddenStates> hidden_;  // streamed
   std::unique_ptr<LayerStore> weights_;
   Schedule::Wave wave_;
