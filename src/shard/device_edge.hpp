@@ -33,6 +33,8 @@ class DeviceEdgeOut {
   void settle(std::int64_t let_in);
   /// Once settled: the blocks that are left are lost.
   void drop();
+  /// At the end: gives up a transfer that is under way.
+  void disconnect() { devices_.reset(); }
   /// Once settled: blocks [over, sent) are still here.
   std::int64_t over() const { return over_; }
   const Buffer<std::byte>& berth(std::int64_t block) const {
@@ -72,6 +74,8 @@ class DeviceEdgeIn {
   void settle();
   /// Once settled: nothing more comes, `sent` have been announced.
   void drop(std::int64_t sent);
+  /// At the end: gives up a transfer that is under way.
+  void disconnect() { devices_.reset(); }
   /// Once settled: blocks [received, let_in) are here.
   std::int64_t received() const { return received_; }
   const Buffer<std::byte>& berth(std::int64_t block) const {

@@ -39,6 +39,13 @@ class DeviceLink final : public Link {
     if (group_.size() > 1) shards_ = connect(group_);
   }
 
+  ~DeviceLink() override {
+    // All of them before the memory of any: freeing it waits for the transfers of the whole device.
+    shards_.reset();
+    if (in_) in_->disconnect();
+    if (out_) out_->disconnect();
+  }
+
   bool arrived() override {
     in_->progress();
     return in_->arrived();

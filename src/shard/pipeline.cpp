@@ -81,6 +81,11 @@ class Pass {
     }
   }
 
+  /// Before any memory of the backend goes: freeing it waits for transfers, for ever when an error has left them open.
+  ~Pass() { link_.reset(); }
+  Pass(const Pass&) = delete;
+  Pass& operator=(const Pass&) = delete;
+
   Snapshot all_run() {
     all_or_drop([&] { all_prepare_weights(); });
     for (const Schedule::Wave& wave : schedule_.waves()) run_wave(wave);

@@ -111,17 +111,18 @@ class NcclComm final : public DeviceComm {
   void start(std::span<const DeviceMessage> sends, std::span<const DeviceMessage> receives) override {
     if (sends.empty() && receives.empty()) return;
     follow_backend();
+    state_ = State::launching;  // from here on an error leaves something to abort
     check_nccl(nccl().group_start(), "begin a step");
-    for (const DeviceMessage& m : receives) {
-      const auto bytes = static_cast<std::size_t>(m.bytes);
-      check_nccl(nccl().receive(m.data, bytes, ncclInt8, m.peer, comm_, stream_), "receive");
-    }
-    for (const DeviceMessage& m : sends) {
-      const auto bytes = static_cast<std::size_t>(m.bytes);
-      check_nccl(nccl().send(m.data, bytes, ncclInt8, m.peer, comm_, stream_), "send");
-    }
-    check_nccl(nccl().group_end(), "end a step");
-    state_ = State::launching;
+    ncclResult_t queued = ncclSuccess;
+    const auto queue = [&](auto call, const DeviceMessage& m) {
+      if (queued != ncclSuccess && queued != ncclInProgress) return;
+      queued = call(m.data, static_cast<std::size_t>(m.bytes), ncclInt8, m.peer, comm_, stream_);
+    };
+    for (const DeviceMessage& m : receives) queue(nccl().receive, m);
+    for (const DeviceMessage& m : sends) queue(nccl().send, m);
+    const ncclResult_t ended = nccl().group_end();  // whatever came: nothing works inside a group that is left open
+    check_nccl(queued, "queue a step");
+    check_nccl(ended, "end a step");
   }
 
   void start_sum(std::int64_t* values, std::int64_t count) override {
