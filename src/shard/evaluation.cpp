@@ -20,8 +20,9 @@ std::int64_t longest_of(const std::vector<Block>& blocks) {
 /// predictions tile by tile: the base's logits of a tile are computed once, and so are each variant's.
 class Evaluation final : public PassSink {
  public:
-  Evaluation(const PassPlan& plan, Backend& backend)
-      : plan_{plan},
+  Evaluation(const Comm& world, const PassPlan& plan, Backend& backend)
+      : world_{world},
+        plan_{plan},
         backend_{backend},
         variants_{static_cast<std::int64_t>(plan.variants.size())},
         width_{plan.model.hidden},
@@ -49,13 +50,14 @@ class Evaluation final : public PassSink {
     for (std::int64_t first = 0; first < rows.rows(); first += HeadForward::kTileRows) {
       measure_tile(rows, first, std::min(HeadForward::kTileRows, rows.rows() - first), targets);
       operations::moved();
+      world_.idle();  // many variants of a long block take minutes: other ranks have to hear of this one
     }
     sums_.normalise();
   }
 
   /// The sums of all ranks.
-  PredictionSums all_sums(const Comm& world) {
-    sums_.all_sum(world);
+  PredictionSums all_sums() {
+    sums_.all_sum(world_);
     check_conservation();
     return std::move(sums_);
   }
@@ -139,6 +141,7 @@ class Evaluation final : public PassSink {
     }
   }
 
+  const Comm& world_;
   const PassPlan& plan_;
   Backend& backend_;
   std::int64_t variants_, width_;
@@ -157,12 +160,12 @@ class Evaluation final : public PassSink {
 
 PredictionSums all_evaluate(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend,
                             const PassEvents& events) {
-  Evaluation evaluation(plan, backend);
+  Evaluation evaluation(world, plan, backend);
   world.all_try([&] {
     if (plan.placement.layers.end == plan.model.layers) evaluation.prepare();
   });
   all_pass(world, pulse, plan, backend, evaluation, events);
-  return evaluation.all_sums(world);
+  return evaluation.all_sums();
 }
 
 }  // namespace reap
