@@ -104,9 +104,21 @@ EvaluatedVariant parse_variant(const Json& object, const Evaluation& evaluation,
   variant.ratio = in.get<double>("ratio");
   const bool equal = member(object, "kept", where).is_number();
   variant.kept = equal ? std::vector{in.get<std::int64_t>("kept")} : in.get<std::vector<std::int64_t>>("kept");
+  if (variant.kept.empty()) fail(ExitCode::bad_input, "{}: 'kept' names no layer", where);
   variant.plan_digest = in.get<std::string>("plan_digest");
   variant.measures = parse_measures(object, evaluation.domains.size(), true, where);
   return variant;
+}
+
+/// That all is there which is read from a choice later.
+void check_choice(const Json& choice, const std::string& where) {
+  const Members in(choice, where);
+  in.get<std::string>("name");
+  in.get<std::string>("chosen");
+  for (const Json& candidate : list_in(choice, "candidates", where)) {
+    Members(candidate, where + ": candidate").get<std::string>("name");
+    for (const char* half : {"selection", "report"}) number_in(candidate, half, where + ": candidate");
+  }
 }
 
 }  // namespace
@@ -129,6 +141,7 @@ ModelMeasures measures_of(const PredictionSums& sums, std::int64_t variant) {
 std::string difference(const Evaluation& a, const Evaluation& b) {
   if (a.model_digest != b.model_digest) return "another model";
   if (a.heldout_digest != b.heldout_digest) return "other held-out samples";
+  if (a.domains != b.domains) return "other names of domains";
   if (a.samples != b.samples) return fmt::format("{} held-out samples, not {}", a.samples, b.samples);
   if (a.compute != b.compute) return "--compute " + a.compute;
   if (a.block_tokens != b.block_tokens) return fmt::format("--block-tokens {}", a.block_tokens);
@@ -190,7 +203,11 @@ Evaluation parse_evaluation(const std::string& text, const std::string& what) {
   for (const Json& variant : list_in(json, "variants", what)) {
     e.variants.push_back(parse_variant(variant, e, fmt::format("{}: variant {}", what, e.variants.size())));
   }
-  if (json.contains("choice")) e.choice = json["choice"];
+  if (!json.contains("choice")) return e;
+  for (const Json& choice : list_in(json, "choice", what)) {
+    check_choice(choice, fmt::format("{}: choice {}", what, e.choice.size()));
+    e.choice.push_back(choice);
+  }
   return e;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "kernels/check.hpp"
@@ -110,7 +111,9 @@ std::string sweep_table(const Evaluation& evaluation) {
     text += fmt::format("\n{} is {}, the lowest KL on half of the samples; on the other half:",
                         choice["name"].get<std::string>(), choice["chosen"].get<std::string>());
     for (const Json& candidate : choice["candidates"]) {
-      text += fmt::format(" {} {:.5f}", candidate["name"].get<std::string>(), candidate["report"].get<double>());
+      const Json& kl = candidate["report"];  // null, as read from a file, when that half has no tokens
+      const double value = kl.is_number() ? kl.get<double>() : std::numeric_limits<double>::quiet_NaN();
+      text += fmt::format(" {} {:.5f}", candidate["name"].get<std::string>(), value);
     }
   }
   return evaluation.choice.empty() ? text : text + "\n";

@@ -37,6 +37,13 @@ Evaluation small() {
   return e;
 }
 
+/// Of a sweep over one sample: the other half has no tokens.
+Json choice() {
+  return {{"name", "auto-0.25"},
+          {"chosen", "reap-0.25"},
+          {"candidates", Json::array({{{"name", "reap-0.25"}, {"selection", 0.25}, {"report", nullptr}}})}};
+}
+
 TEST(EvaluationFile, IsThisText) {
   EXPECT_EQ(evaluation_text(small()), R"({
  "format": "reap-evaluation",
@@ -62,7 +69,7 @@ TEST(EvaluationFile, ComesBackAsItWas) {
   e.variants[0].kept = {24, 25};
   e.variants.push_back(e.variants[0]);
   e.calibration_digest = "dd";
-  e.choice = Json::array({{{"name", "auto-0.25"}, {"chosen", "reap-0.25"}}});
+  e.choice = Json::array({choice()});
   const Evaluation back = parse_evaluation(evaluation_text(e), "e");
   EXPECT_EQ(evaluation_text(back), evaluation_text(e));
   EXPECT_EQ(back.variants[0].kept, e.variants[0].kept);
@@ -86,6 +93,7 @@ TEST(EvaluationFile, TellsWhatResultsDependOn) {
   EXPECT_TRUE(differs([](Evaluation& e) { e.model_digest = "x"; }));
   EXPECT_TRUE(differs([](Evaluation& e) { e.heldout_digest = "x"; }));
   EXPECT_TRUE(differs([](Evaluation& e) { e.samples = 3; }));
+  EXPECT_TRUE(differs([](Evaluation& e) { e.domains = {"code"}; }));
   EXPECT_TRUE(differs([](Evaluation& e) { e.compute = "bf16"; }));
   EXPECT_TRUE(differs([](Evaluation& e) { e.block_tokens = 1; }));
   EXPECT_TRUE(differs([](Evaluation& e) { e.numerics = "x"; }));
@@ -94,7 +102,9 @@ TEST(EvaluationFile, TellsWhatResultsDependOn) {
 }
 
 TEST(EvaluationFile, RefusesWhatItIsNot) {
-  const std::string text = evaluation_text(small());
+  Evaluation whole = small();
+  whole.choice = Json::array({choice()});
+  const std::string text = evaluation_text(whole);
   const auto refuse = [&](const std::string& from, const std::string& to, const std::string& why) {
     std::string broken = text;
     const std::size_t at = broken.find(from);
@@ -108,8 +118,13 @@ TEST(EvaluationFile, RefusesWhatItIsNot) {
   refuse("\"predicted\":2", "\"predicted\":2.5", "'predicted'");
   refuse("[\"code\",\"prose\"]", "[\"code\"]", "2 domains");
   refuse("\"kept\":24", "\"kept\":\"all\"", "variant 0: 'kept'");
+  refuse("\"kept\":24", "\"kept\":[]", "variant 0: 'kept'");
   refuse("\"top1\":0.5", "\"top\":0.5", "'top1' is missing");
   refuse("\"variants\": [", "\"variants\": {}, \"rest\": [", "'variants' is not an array");
+  refuse("\"chosen\":\"reap-0.25\"", "\"chosen\":null", "choice 0: 'chosen'");
+  refuse("\"candidates\":[", "\"candidates\":{}, \"rest\":[", "'candidates' is not an array");
+  refuse("\"report\":null", "\"report\":\"none\"", "'report'");
+  refuse("\"choice\": [", "\"choice\": {}, \"rest\": [", "'choice' is not an array");
 }
 
 TEST(EvaluationFile, TableShowsEveryVariantAndDomain) {
