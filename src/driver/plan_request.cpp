@@ -23,7 +23,10 @@ bool ascending(const std::vector<DomainNumber>& numbers) {
          numbers.end();
 }
 
-bool is_amount(double value) { return std::isfinite(value) && value >= 0; }
+// Weighted sums of fields, which may come to 2^95, stay far within what a double holds.
+constexpr double kLargest = 1e100;
+
+bool is_amount(double value) { return value >= 0 && value <= kLargest; }
 
 void check_known(const std::vector<DomainNumber>& numbers, std::span<const std::string> domains,
                  std::string_view option) {
@@ -79,8 +82,8 @@ std::vector<DomainNumber> parse_domain_numbers(const std::vector<std::string>& t
       good = parsed.ec == std::errc() && parsed.ptr == end && is_amount(number.value);
     }
     if (!good) {
-      fail(ExitCode::usage, "--{} {}: must be the name of a domain, '{}' and a number of at least 0", option,
-           shown(text), separator);
+      fail(ExitCode::usage, "--{} {}: must be the name of a domain, '{}' and a number from 0 to {}", option,
+           shown(text), separator, kLargest);
     }
     number.value = std::abs(number.value);  // -0
     numbers.push_back(std::move(number));

@@ -78,6 +78,7 @@ TEST(Options, CriteriaAndDomainsAreUnderstood) {
   EXPECT_EQ(o.plan_request.protect, (std::vector<DomainNumber>{{"code", 0.1}}));
   EXPECT_NE(refusal({"--criterion", "reap:2"}).find("from 0 to 1"), std::string::npos);
   EXPECT_NE(refusal({"--domain-weight", "code"}).find("--domain-weight"), std::string::npos);
+  EXPECT_NE(refusal({"--domain-weight", "code=1e101"}).find("from 0 to 1e+100"), std::string::npos);
   EXPECT_NE(refusal({"--protect", "code=0.1"}).find("--protect"), std::string::npos);
 }
 
