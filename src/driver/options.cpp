@@ -5,13 +5,13 @@
 
 #include <algorithm>
 #include <boost/program_options.hpp>
-#include <charconv>
 #include <cmath>
 #include <fstream>
 #include <sstream>
 
 #include "driver/commands.hpp"
 #include "driver/criteria.hpp"
+#include "driver/option_values.hpp"
 #include "driver/variants.hpp"
 #include "driver/version.hpp"
 #include "kernels/check.hpp"
@@ -224,92 +224,6 @@ po::options_description report_options(Options& o, Texts& t) {
   return group;
 }
 
-/// "5GB", "512MiB", "1e9", "0" -> bytes.
-std::int64_t parse_bytes(const std::string& text, const char* option) {
-  std::size_t used = 0;
-  double number = -1;
-  try {
-    number = std::stod(text, &used);
-  } catch (const std::exception&) {
-    used = 0;
-  }
-  const std::string unit = text.substr(used);
-  static const std::vector<std::pair<std::string, double>> kUnits = {
-      {"", 1.0},    {"B", 1.0},      {"KB", 1e3},        {"MB", 1e6},           {"GB", 1e9},
-      {"TB", 1e12}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}};
-  const auto found = std::find_if(kUnits.begin(), kUnits.end(), [&](const auto& u) { return u.first == unit; });
-  if (used == 0 || found == kUnits.end() || !(number >= 0) || number * found->second > 9e18) {
-    fail(ExitCode::usage, "--{} {}: not a size; write for example 5GB, 512MiB or 1000000", option, text);
-  }
-  return static_cast<std::int64_t>(std::llround(number * found->second));
-}
-
-Collected parse_collect(const std::vector<std::string>& words) {
-  Collected collected;
-  for (const std::string& word : words) {
-    if (word == "gram") {
-      collected.gram = true;
-    } else if (word == "outputs") {
-      collected.outputs = true;
-    } else if (word != "none" || words.size() > 1) {
-      fail(ExitCode::usage, "--collect {}: must be gram, outputs or both, or none", fmt::join(words, " "));
-    }
-  }
-  return collected;
-}
-
-/// What is between commas, in all of the texts.
-std::vector<std::string> split_at_commas(const std::vector<std::string>& texts) {
-  std::vector<std::string> items;
-  for (const std::string& text : texts) {
-    for (std::size_t begin = 0, end = 0; end != std::string::npos; begin = end + 1) {
-      end = text.find(',', begin);
-      items.push_back(text.substr(begin, end - begin));
-    }
-  }
-  return items;
-}
-
-std::vector<double> parse_numbers(const std::vector<std::string>& texts, const char* option) {
-  std::vector<double> numbers;
-  for (const std::string& item : split_at_commas(texts)) {
-    const char* const end = item.data() + item.size();
-    const auto parsed = std::from_chars(item.data(), end, numbers.emplace_back());
-    if (parsed.ec != std::errc() || parsed.ptr != end) fail(ExitCode::usage, "--{} {}: not a number", option, item);
-  }
-  return numbers;
-}
-
-std::vector<std::string> parse_criteria(const std::vector<std::string>& texts, bool automatic) {
-  std::vector<std::string> names = split_at_commas(texts);
-  for (std::string& name : names) {
-    if (!automatic || name != kAutomatic) name = parse_criterion(name).name;
-  }
-  return names;
-}
-
-/// "2/8" -> share 2 of 8.
-PartChoice parse_part(const std::string& text) {
-  PartChoice part{0, 0};
-  const char* const end = text.data() + text.size();
-  const auto index = std::from_chars(text.data(), end, part.index);
-  if (index.ec == std::errc() && index.ptr != end && *index.ptr == '/') {
-    const auto count = std::from_chars(index.ptr + 1, end, part.count);
-    if (count.ec == std::errc() && count.ptr == end && 1 <= part.index && part.index <= part.count) return part;
-  }
-  fail(ExitCode::usage, "--part {}: not a share; write I/N, with I from 1 to N", text);
-}
-
-template <class T>
-T one_of(const std::string& text, const char* option, const std::vector<std::pair<std::string, T>>& choices) {
-  std::string names;
-  for (const auto& [name, value] : choices) {
-    if (text == name) return value;
-    names += (names.empty() ? "" : ", ") + name;
-  }
-  fail(ExitCode::usage, "--{} {}: must be one of {}", option, text, names);
-}
-
 void apply_texts(Options& o, const Texts& t) {
   o.compute = one_of<Compute>(t.compute, "compute", {{"bf16", Compute::bf16}, {"fp32", Compute::fp32}});
   o.device = one_of<DeviceChoice>(
@@ -406,11 +320,15 @@ std::string as_text(const po::variable_value& value) {
   return "";
 }
 
+bool takes(const Command& command, const std::string& option) {
+  const std::string all = fmt::format(" {} timeout log-dir metrics config help version ", command.takes);
+  return all.find(" " + option + " ") != std::string::npos;
+}
+
 /// An option that a command would not look at is a misunderstanding. Those of an ini file may serve several commands.
 void refuse_idle_options(const po::parsed_options& given, const Command& command) {
-  const std::string takes = fmt::format(" {} timeout log-dir metrics config help version ", command.takes);
   for (const auto& option : given.options) {
-    if (option.position_key >= 0 || takes.find(" " + option.string_key + " ") != std::string::npos) continue;
+    if (option.position_key >= 0 || takes(command, option.string_key)) continue;
     fail(ExitCode::usage, "--{} is no option of {}; reap_dist {} --help says what it takes", option.string_key,
          command.name, command.name);
   }
@@ -424,10 +342,29 @@ std::string version_text() {
   return text;
 }
 
-std::string help_text(const po::options_description& visible, const Command* command) {
+constexpr unsigned kHelpWidth = 100;
+constexpr unsigned kLeastTextWidth = 60;
+
+/// The groups with the options that a command takes; all of them for null.
+std::string options_text(const std::vector<po::options_description>& groups, const Command* command) {
+  std::ostringstream out;
+  for (const po::options_description& group : groups) {
+    std::ostringstream whole;  // a group tells its caption only by printing it
+    whole << group;
+    po::options_description taken(kHelpWidth, kLeastTextWidth);
+    for (const auto& option : group.options()) {
+      if (command == nullptr || takes(*command, option->long_name())) taken.add(option);
+    }
+    if (!taken.options().empty()) out << "\n" << whole.str().substr(0, whole.str().find('\n') + 1) << taken;
+  }
+  return out.str();
+}
+
+std::string help_text(const std::vector<po::options_description>& groups, const Command* command) {
   std::ostringstream out;
   if (command != nullptr) {
-    out << fmt::format("reap_dist {}: {}\n\n{}\n", command->name, command->summary, command->details) << visible;
+    out << fmt::format("reap_dist {}: {}\n\n{}\n", command->name, command->summary, command->details)
+        << options_text(groups, command);
     return out.str();
   }
   out << "reap_dist " << version()
@@ -437,7 +374,7 @@ std::string help_text(const po::options_description& visible, const Command* com
   for (const Command& c : commands()) out << fmt::format("  {:<9} {}\n", c.name, c.summary);
   out << "\nExample: the whole job on two ranks, two outputs from one calibration pass\n"
          "  mpirun -n 2 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n"
-      << visible
+      << options_text(groups, nullptr)
       << "\nExit codes: 0 done, 2 usage, 3 bad input, 4 I/O or disk full, 5 non-finite numerics, 6 peer or "
          "communication,\n"
          "70 bug, 75 stopped on request (the same command goes on). docs/running.md says more.\n";
@@ -460,13 +397,11 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   CommandLine result;
   Options& o = result.options;
   Texts t;
-  po::options_description visible("", 100, 50);
-  visible.add(file_options(o))
-      .add(compute_options(o, t))
-      .add(plan_options(o, t))
-      .add(output_options(o, t))
-      .add(quantize_options(o, t));
-  visible.add(resume_options(o)).add(estimate_options(o)).add(report_options(o, t));
+  const std::vector<po::options_description> groups{file_options(o),      compute_options(o, t),  plan_options(o, t),
+                                                    output_options(o, t), quantize_options(o, t), resume_options(o),
+                                                    estimate_options(o),  report_options(o, t)};
+  po::options_description visible;
+  for (const po::options_description& group : groups) visible.add(group);
 
   std::vector<std::string> words(argv + 1, argv + argc);
   const bool named = !words.empty() && !words[0].starts_with("-");
@@ -490,7 +425,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
     const int style = po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
     const po::parsed_options given = po::command_line_parser(words).options(all).positional(places).style(style).run();
     po::store(given, values);
-    if (values.count("help") != 0) return {o, help_text(visible, named ? command : nullptr)};
+    if (values.count("help") != 0) return {o, help_text(groups, named ? command : nullptr)};
     if (values.count("version") != 0) return {o, version_text()};
     refuse_idle_options(given, *command);
     if (values.count("config") != 0) read_ini(values["config"].as<std::string>(), visible, values);
