@@ -94,6 +94,15 @@ EvaluatedVariant described(const NamedPlan& named) {
   return variant;
 }
 
+/// Samples that a plan was made from say little of how it does on others.
+void warn_of_own_samples(Job& job, const Calibration& heldout, const std::vector<NamedPlan>& plans) {
+  const auto own = [&](const NamedPlan& named) { return named.plan.calibration_digest == heldout.digest; };
+  if (std::ranges::none_of(plans, own)) return;
+  job.log.warn(
+      fmt::format("eval: {} holds the very samples that the plans were made from: their cost will look too low",
+                  job.options.heldout.string()));
+}
+
 /// The evaluation without its measures.
 Evaluation described(const Source& source, const Calibration& heldout, const std::vector<NamedPlan>& plans,
                      const Options& options, const std::string& numerics_id) {
@@ -196,6 +205,7 @@ Evaluation all_evaluate_job(Job& job, const Source& source, const std::vector<Na
     for (const NamedPlan& plan : plans) check_plan(plan, source);
   });
   const Calibration heldout = all_open_heldout(job, source.model.vocab);
+  warn_of_own_samples(job, heldout, plans);
   const auto variants = static_cast<std::int64_t>(plans.size()) + 1;
   const PassRank rank = all_join_pass(job, source.model, heldout.samples, variants);
   Evaluation evaluation = described(source, heldout, plans, o, rank.backend->numerics_id());

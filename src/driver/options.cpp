@@ -153,7 +153,9 @@ po::options_description plan_options(Options& o, Texts& t) {
                   fmt::join(criterion_names(), ", "))
           .c_str());
   add("auto-among",
-      po::value(&t.auto_among)->multitoken()->default_value(t.auto_among, "reap:0,0.25,0.5,0.75 reap gram"),
+      po::value(&t.auto_among)
+          ->multitoken()
+          ->default_value(t.auto_among, "reap:0 reap:0.25 reap:0.5 reap:0.75 reap gram"),
       "criteria that auto chooses from: by KL on one half of the held-out samples");
   add("keep-multiple", po::value(&o.plan_request.keep_multiple)->default_value(1),
       "round the kept count up to a multiple of this (8 suits expert parallel serving)");
@@ -383,7 +385,7 @@ std::string help_text(const std::vector<po::options_description>& groups, const 
 
 void read_ini(const std::string& file, const po::options_description& known, po::variables_map& values) {
   std::ifstream in(file);
-  if (!in) fail(ExitCode::usage, "--config {}: cannot be opened", file);
+  if (!in || std::filesystem::is_directory(file)) fail(ExitCode::usage, "--config {}: cannot be opened", file);
   try {
     po::store(po::parse_config_file(in, known), values);
   } catch (const po::error& e) {

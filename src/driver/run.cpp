@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "driver/calibration.hpp"
+#include "driver/heldout.hpp"
 #include "driver/observe.hpp"
 #include "driver/run_log.hpp"
 #include "driver/sweep.hpp"
@@ -24,7 +25,6 @@ void all_check_outputs(Job& job, const Source& source, const std::vector<Variant
     for (const Variant& v : all) {
       if (!v.automatic()) kept_experts(v.request, router.experts, router.top_k);  // as of its candidates
     }
-    if (!o.heldout.empty()) static_cast<void>(open_calibration(o.heldout, source.model.vocab));
     if (job.world.rank() != 0) return;
     if (!o.calibration.empty()) {
       const Calibration calibration = open_calibration(o.calibration, source.model.vocab);
@@ -113,6 +113,7 @@ void run(Job& job) {
   });
   const Source source = all_open_source(job.world, o.model);
   all_check_outputs(job, source, all);
+  if (!o.heldout.empty()) static_cast<void>(all_open_heldout(job, source.model.vocab));  // reads every token
   const SaliencyFile saliency = all_saliency(job, source);
   std::vector<PlannedVariant> planned = all_plan(job, saliency, all);
   std::optional<Evaluation> evaluation;

@@ -23,6 +23,16 @@ void add_variants(std::vector<Variant>& all, const Options& o, const std::string
   }
 }
 
+/// What the calibration pass is told not to sum cannot be planned by after it.
+void check_collected(const Options& o, const std::vector<Variant>& all) {
+  if (o.calibration.empty() || o.collected.gram) return;
+  for (const Variant& v : all) {
+    if (v.request.criterion != "gram") continue;
+    fail(ExitCode::usage, "{} needs what --collect gram sums{}", v.name,
+         v.candidate ? "; --auto-among can name other criteria" : "");
+  }
+}
+
 }  // namespace
 
 std::vector<Variant> variants_of(const Options& o) {
@@ -36,9 +46,11 @@ std::vector<Variant> variants_of(const Options& o) {
   }
   std::vector<Variant> all;
   for (const std::string& criterion : o.criteria) add_variants(all, o, criterion, false);
-  if (!automatic) return all;
-  for (const std::string& criterion : o.auto_among) add_variants(all, o, criterion, true);
-  add_variants(all, o, "reap", true);
+  if (automatic) {
+    for (const std::string& criterion : o.auto_among) add_variants(all, o, criterion, true);
+    add_variants(all, o, "reap", true);
+  }
+  check_collected(o, all);
   return all;
 }
 
