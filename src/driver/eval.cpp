@@ -181,6 +181,7 @@ PredictionSums all_measure(Job& job, const PassRank& rank, const PassPlan& plan)
   const double flops_per_token =
       static_cast<double>(plan.model.layers) * layer_flops_per_token(plan.model, work.mean_context) +
       head_flops_per_token(plan.model);
+  install_stop_handlers();  // what comes after an evaluation, writing, heeds them too
   PassEvents events;
   events.wishes.stop = [] { return stop_requested(); };
   std::optional<PredictionSums> sums;

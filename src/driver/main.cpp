@@ -99,7 +99,7 @@ void run_command(const reap::Comm& world, const reap::Options& options, reap::Wa
 
 int run_job(const reap::Options& options) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of write(), with a name, not a signal
-  if (!options.state.empty() || options.command == "eval") reap::install_stop_handlers();
+  if (!options.state.empty()) reap::install_stop_handlers();
   reap::Watchdog watchdog(options.timeout_seconds, launch_rank());
   const MpiSession session;
   const reap::Comm world(MPI_COMM_WORLD);

@@ -14,6 +14,7 @@ constexpr const char* kLibrary = "libnccl.so.2";
 
 /// NCCL is opened when it is asked for: a machine with one GPU need not have it, and it takes 200 MB.
 struct Library {
+  decltype(&ncclGetVersion) get_version;
   decltype(&ncclGetUniqueId) get_unique_id;
   decltype(&ncclCommInitRankConfig) init;
   decltype(&ncclCommGetAsyncError) async_error;
@@ -39,6 +40,7 @@ Library open_library() {
     fail_at(ExitCode::usage, std::string("NCCL cannot be used: ") + dlerror(), __FILE__, __LINE__);
   }
   Library library;
+  find(handle, "ncclGetVersion", library.get_version);
   find(handle, "ncclGetUniqueId", library.get_unique_id);
   find(handle, "ncclCommInitRankConfig", library.init);
   find(handle, "ncclCommGetAsyncError", library.async_error);
@@ -50,6 +52,15 @@ Library open_library() {
   find(handle, "ncclRecv", library.receive);
   find(handle, "ncclAllReduce", library.all_reduce);
   find(handle, "ncclGetErrorString", library.error_string);
+  // Older ones differ in what a communicator that never blocks may be asked while another one is at work.
+  int version = 0;
+  library.get_version(&version);
+  if (version < NCCL_VERSION_CODE) {
+    fail_at(ExitCode::usage,
+            std::string(kLibrary) + " is version " + std::to_string(version) + ", older than " +
+                std::to_string(NCCL_VERSION_CODE) + ", which this program was built with",
+            __FILE__, __LINE__);
+  }
   return library;
 }
 
