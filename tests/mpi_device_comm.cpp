@@ -29,10 +29,6 @@ class MpiDeviceComm final : public DeviceComm {
     }
   }
 
-  void start_sum(std::int64_t* values, std::int64_t count) override {
-    comm_.all_sum(std::span(values, static_cast<std::size_t>(count)));
-  }
-
  private:
   static std::int64_t checked(std::int64_t bytes) {
     REAP_CHECK(bytes > 0, "a message of {} bytes", bytes);

@@ -25,9 +25,6 @@ class DeviceComm {
   /// Starts a step when ready(). It reads and writes after all that the backend was told before. What came can be used
   /// when ready() again. Messages between two ranks keep the order that they are named in.
   virtual void start(std::span<const DeviceMessage> sends, std::span<const DeviceMessage> receives) = 0;
-
-  /// Starts a step that adds up `values` over the ranks, in place. Integers: the order does not show.
-  virtual void start_sum(std::int64_t* values, std::int64_t count) = 0;
 };
 
 }  // namespace reap

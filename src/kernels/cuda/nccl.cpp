@@ -24,7 +24,6 @@ struct Library {
   decltype(&ncclGroupEnd) group_end;
   decltype(&ncclSend) send;
   decltype(&ncclRecv) receive;
-  decltype(&ncclAllReduce) all_reduce;
   decltype(&ncclGetErrorString) error_string;
 };
 
@@ -50,7 +49,6 @@ Library open_library() {
   find(handle, "ncclGroupEnd", library.group_end);
   find(handle, "ncclSend", library.send);
   find(handle, "ncclRecv", library.receive);
-  find(handle, "ncclAllReduce", library.all_reduce);
   find(handle, "ncclGetErrorString", library.error_string);
   // Older ones differ in what a communicator that never blocks may be asked while another one is at work.
   int version = 0;
@@ -134,14 +132,6 @@ class NcclComm final : public DeviceComm {
     const ncclResult_t ended = nccl().group_end();  // whatever came: nothing works inside a group that is left open
     check_nccl(queued, "queue a step");
     check_nccl(ended, "end a step");
-  }
-
-  void start_sum(std::int64_t* values, std::int64_t count) override {
-    if (count == 0) return;
-    follow_backend();
-    const auto n = static_cast<std::size_t>(count);
-    check_nccl(nccl().all_reduce(values, values, n, ncclInt64, ncclSum, comm_, stream_), "add up");
-    state_ = State::launching;
   }
 
  private:
