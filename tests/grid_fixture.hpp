@@ -63,7 +63,7 @@ inline std::vector<Grid> grids(int ranks, const Model& model) {
 
 template <class T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
 /// Sums of a pass over `world`, against those of a pass in one piece on one rank.
