@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "driver/gram_choice.hpp"
 #include "driver/plan.hpp"
 #include "shard/json.hpp"
 
@@ -101,6 +102,21 @@ Json cut_json(const CutStability& cut) {
   return json;
 }
 
+/// The experts of each layer in the order in which criterion gram drops them, and the error after each.
+Json gram_json(const Saliency& saliency) {
+  const WeightedTotals totals = whole_totals(saliency);
+  const std::vector<bool> exempt(static_cast<std::size_t>(saliency.experts));
+  Json json{{"removed", Json::array()}, {"error", Json::array()}};
+  for (std::int64_t layer = 0; layer < saliency.layers; ++layer) {
+    const auto first = static_cast<std::size_t>(layer * saliency.experts);
+    const auto count = std::span(totals.count).subspan(first, exempt.size());
+    RemovalOrder order = removal_order(saliency, layer, count, exempt);
+    json["removed"].push_back(std::move(order.expert));
+    json["error"].push_back(std::move(order.error));
+  }
+  return json;
+}
+
 }  // namespace
 
 StabilityReport report_stability(const SaliencyFile& file, const StabilityRequest& request) {
@@ -147,6 +163,7 @@ std::string stability_json(const SaliencyFile& file, const StabilityReport& repo
   json["starved"] = {{"below", report.starved_below}, {"experts", report.starved}};
   json["cuts"] = Json::array();
   for (const CutStability& cut : report.cuts) json["cuts"].push_back(cut_json(cut));
+  if (file.saliency.collected().gram) json["gram"] = gram_json(file.saliency);
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

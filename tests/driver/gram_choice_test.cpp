@@ -9,6 +9,8 @@
 #include "driver/expect_error.hpp"
 #include "driver/output_plan.hpp"
 #include "driver/plan.hpp"
+#include "driver/stability_report.hpp"
+#include "shard/json.hpp"
 
 namespace reap {
 namespace {
@@ -122,6 +124,23 @@ TEST(RemovalOrder, EachNextExpertAddsLeastByNaiveLoops) {
     EXPECT_NEAR(order.error[place], least, kRounding);
   }
   EXPECT_NEAR(order.error.back(), 1, kRounding);
+}
+
+TEST(RemovalOrder, IsWhatInspectTells) {
+  const Outputs outputs = random_outputs(3, 60, 9, 3, 1);
+  SaliencyFile file = file_of({outputs}, 3);
+  file.info.domains = {"all"};
+  const Json json = Json::parse(stability_json(file, {}));
+  const auto removed = json["gram"]["removed"][0].get<Ids>();
+  const auto error = json["gram"]["error"][0].get<std::vector<double>>();
+  ASSERT_EQ(removed.size(), 9U);
+  ASSERT_EQ(error.size(), 9U);
+  for (std::size_t gone = 1; gone <= removed.size(); ++gone) {
+    EXPECT_NEAR(error[gone - 1],
+                naive_error(outputs, Ids(removed.begin(), removed.begin() + static_cast<std::ptrdiff_t>(gone))),
+                kRounding)
+        << gone;
+  }
 }
 
 TEST(RemovalOrder, SeesWhatScoresByExpertCannot) {
