@@ -63,8 +63,8 @@ void write_best_only(std::vector<PlannedVariant>& planned, const Evaluation& eva
 }
 
 /// Drops what an earlier run has left and this one makes anew, or has another calibration for.
-void keep_of_earlier(Evaluation& evaluation, const std::vector<PlannedVariant>& planned) {
-  const std::string& calibration = planned.front().plan.calibration_digest;
+void keep_of_earlier(Evaluation& evaluation, const std::vector<PlannedVariant>& planned,
+                     const std::string& calibration) {
   const auto asked = [&](const std::string& name) {
     return std::ranges::any_of(planned, [&](const PlannedVariant& p) { return p.variant.name == name; });
   };
@@ -94,7 +94,7 @@ Evaluation all_sweep(Job& job, const Source& source, std::vector<PlannedVariant>
   }
   const std::filesystem::path file = o.output / "sweep.json";
   Evaluation evaluation = all_evaluate_job(job, source, plans, file, Earlier::extend);
-  keep_of_earlier(evaluation, planned);
+  keep_of_earlier(evaluation, planned, plans.front().plan.calibration_digest);
   for (PlannedVariant& p : planned) {
     if (p.variant.automatic()) evaluation.choice.push_back(choose(p, planned, evaluation, o.auto_among));
   }

@@ -74,6 +74,11 @@ assert added["variants"][:2] == fresh["variants"] and added["base"] == fresh["ba
 assert len(added["variants"]) == 7 and len(added["choice"]) == 2
 PYTHON
 
+sweep automatic 1 --ratio 0.5 --criterion auto --auto-among reap:0 --write none
+grep -q '"calibration": "' "$work/automatic/sweep.json" || failed "a sweep of auto alone does not say its calibration"
+sweep automatic 1 --ratio 0.4 --criterion auto --auto-among reap:0 --write none
+[ "$(grep -o '"chosen"' "$work/automatic/sweep.json" | wc -l)" = 2 ] || failed "an added size has lost the choice before"
+
 refused 2 '--eval is missing' --ratio 0.25 --criterion auto
 refused 2 '--eval is missing' --ratio 0.25 --write best
 refused 2 '0.2x: not a number' --ratio 0.25,0.2x
