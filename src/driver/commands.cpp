@@ -113,7 +113,11 @@ const std::vector<Command>& commands() {
        "criterion and ratio, a pruned model `reap-0.25/` with its plan `reap-0.25.plan.json`. Without --calibration "
        "it\n"
        "works from the file that --saliency names, for example one of merge.\n\n"
-       "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n",
+       "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --ratio 0.25 0.5 --output results\n\n"
+       "With --eval all plans are measured on held-out samples before any model is written, and --write says which "
+       "are:\n\n"
+       "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --eval heldout.h5 --output results \\\n"
+       "      --ratio 0.25,0.3,0.4,0.5 --criterion reap,frequency auto --write best\n",
        "model calibration eval samples-per-domain saliency output collect compute block-tokens pp ep dp device "
        "transport threads cpu-isa "
        "memory-budget "
@@ -167,7 +171,8 @@ const std::vector<Command>& commands() {
        "Needs --model (bf16, fp16, fp32 or block-scaled FP8; pruned or not) and --output (the new model's folder).\n"
        "Router, norms, embeddings and head stay as they are. docs/format/w4a16.md says what is written.\n\n"
        "  mpirun -n 8 reap_dist quantize --model MiniMax-M2-pruned --output MiniMax-M2-pruned-W4A16\n",
-       "model output format method group-size imatrix exclude quantize-attention serve-tp serve-ep device threads cpu-isa "
+       "model output format method group-size imatrix exclude quantize-attention serve-tp serve-ep device threads "
+       "cpu-isa "
        "max-shard-size mtp overwrite verify",
        quantize},
       {"verify", "re-read a pruned checkpoint and prove that every tensor equals its slice of the source",

@@ -89,7 +89,7 @@ po::options_description compute_options(Options& o, Texts& t) {
   add("part", po::value(&t.part)->default_value(t.part),
       "observe: I/N does share I, from 1, of N shares of the calibration file; merge puts them together");
   add("samples-per-domain", po::value(&o.samples_per_domain)->default_value(0),
-      "eval: only the first so many samples of each domain; 0 = all");
+      "of the held-out samples only the first so many samples of each domain; 0 = all");
   add("pp", po::value(&o.grid.pp)->default_value(0), "pipeline stages; ranks = pp * ep * dp; 0 = chosen");
   add("ep", po::value(&o.grid.ep)->default_value(0), "expert shards; 0 = chosen");
   add("dp", po::value(&o.grid.dp)->default_value(0), "data replicas; 0 = chosen");
