@@ -117,7 +117,8 @@ const std::vector<Command>& commands() {
        "With --eval all plans are measured on held-out samples before any model is written, and --write says which "
        "are:\n\n"
        "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --eval heldout.h5 --output results \\\n"
-       "      --ratio 0.25,0.3,0.4,0.5 --criterion reap,frequency auto --write best\n",
+       "      --ratio 0.25,0.3,0.4,0.5 --criterion reap,frequency auto --write best\n\n"
+       "--quantize w4a16 writes the models with weights of 4 bits, in folders `reap-0.25-w4a16/`, as `quantize` does.\n",
        "model calibration eval samples-per-domain saliency output collect compute block-tokens pp ep dp device "
        "transport threads cpu-isa "
        "memory-budget "
@@ -125,7 +126,8 @@ const std::vector<Command>& commands() {
        "scratch "
        "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts domain-weight protect "
        "allocation seed "
-       "auto-among write max-shard-size mtp overwrite verify",
+       "auto-among write quantize format method group-size imatrix exclude quantize-attention serve-tp serve-ep "
+       "max-shard-size mtp overwrite verify",
        run},
       {"observe", "the calibration pass alone: model + calibration -> saliency file",
        "Needs --model, --calibration and --saliency. The file serves any number of later plans. With --part I/N it is "
@@ -153,12 +155,12 @@ const std::vector<Command>& commands() {
        plan},
       {"eval", "how well a model predicts held-out samples, and how plans would change that; nothing is pruned",
        "Needs --model and --heldout. Perplexity by domain; with --plan, any number of plans are applied as masks in\n"
-       "the same pass and compared with the unpruned model: KL divergence, top-1 agreement, overlap. --evaluation "
-       "keeps\n"
-       "it as JSON.\n\n"
+       "the same pass and compared with the unpruned model: KL divergence, top-1 agreement, overlap. With --compare "
+       "so\n"
+       "are models that were made from it. --evaluation keeps it as JSON.\n\n"
        "  mpirun -n 8 reap_dist eval --model MiniMax-M2 --heldout heldout.h5 --plan a.plan.json b.plan.json \\\n"
        "    --evaluation evaluation.json\n",
-       "model heldout plan samples-per-domain evaluation compute block-tokens pp ep dp device transport threads "
+       "model heldout plan compare samples-per-domain evaluation compute block-tokens pp ep dp device transport threads "
        "cpu-isa "
        "memory-budget "
        "weights machine scratch overwrite",

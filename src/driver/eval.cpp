@@ -9,6 +9,7 @@
 #include <span>
 #include <utility>
 
+#include "driver/compared_models.hpp"
 #include "driver/digest.hpp"
 #include "driver/heldout.hpp"
 #include "driver/pass_rank.hpp"
@@ -33,12 +34,7 @@ std::string name_of_plan(const fs::path& file) {
 
 std::vector<NamedPlan> read_plans(const std::vector<fs::path>& files) {
   std::vector<NamedPlan> plans;
-  std::set<std::string> names;
-  for (const fs::path& file : files) {
-    plans.push_back({name_of_plan(file), read_plan(file)});
-    if (names.insert(plans.back().name).second) continue;
-    fail(ExitCode::usage, "two plans are named {}; rename one of the files", plans.back().name);
-  }
+  for (const fs::path& file : files) plans.push_back({name_of_plan(file), read_plan(file)});
   return plans;
 }
 
@@ -59,6 +55,14 @@ void check_plan(const NamedPlan& named, const Source& source) {
     if (static_cast<std::int64_t>(kept) >= router.top_k) continue;
     fail(ExitCode::bad_input, "plan {}: layer {} keeps {} experts, but each token takes {}", named.name, layer, kept,
          router.top_k);
+  }
+}
+
+void check_names(const std::vector<EvaluatedVariant>& variants) {
+  std::set<std::string> names;
+  for (const EvaluatedVariant& variant : variants) {
+    if (names.insert(variant.name).second) continue;
+    fail(ExitCode::usage, "two plans or models are named {}; rename one", variant.name);
   }
 }
 
@@ -105,7 +109,7 @@ void warn_of_own_samples(Job& job, const Calibration& heldout, const std::vector
 
 /// The evaluation without its measures.
 Evaluation described(const Source& source, const Calibration& heldout, const std::vector<NamedPlan>& plans,
-                     const Options& options, const std::string& numerics_id) {
+                     const std::vector<ComparedModel>& models, const Options& options, const std::string& numerics_id) {
   Evaluation evaluation{.model_type = source.model.type,
                         .model_digest = source.digest,
                         .heldout_digest = heldout.digest,
@@ -116,6 +120,8 @@ Evaluation described(const Source& source, const Calibration& heldout, const std
                         .numerics = numerics_id,
                         .domains = heldout.domain_names};
   for (const NamedPlan& plan : plans) evaluation.variants.push_back(described(plan));
+  for (const ComparedModel& model : models) evaluation.variants.push_back(model.variant);
+  check_names(evaluation.variants);
   return evaluation;
 }
 
@@ -130,7 +136,7 @@ std::optional<Evaluation> all_find_earlier(Job& job, const Evaluation& wanted, c
     try {
       const Evaluation found = read_evaluation(file);
       other = difference(found, wanted);
-      if (other.empty() && earlier == Earlier::same && !same_plans(found, wanted)) other = "other plans";
+      if (other.empty() && earlier == Earlier::same && !same_variants(found, wanted)) other = "other plans";
       if (other.empty()) text = evaluation_text(found);
     } catch (const Error&) {
       if (!job.options.write.overwrite) throw;  // else whatever it is may be replaced
@@ -157,7 +163,8 @@ std::vector<std::size_t> take_measures(Evaluation& evaluation, const Evaluation&
   std::vector<std::size_t> left;
   for (const std::size_t i : all_of(evaluation)) {
     EvaluatedVariant& variant = evaluation.variants[i];
-    const auto found = std::ranges::find(earlier.variants, variant.plan_digest, &EvaluatedVariant::plan_digest);
+    const auto found = std::ranges::find_if(
+        earlier.variants, [&](const EvaluatedVariant& measured) { return measured.same_as(variant); });
     if (found == earlier.variants.end()) {
       left.push_back(i);
     } else {
@@ -176,7 +183,8 @@ std::vector<std::size_t> take_measures(Evaluation& evaluation, const Evaluation&
 }
 
 /// The pass; what it computes is lost when it is stopped.
-PredictionSums all_measure(Job& job, const PassRank& rank, const PassPlan& plan) {
+template <class AllRun>  // PredictionSums all_run(const PassEvents& events)
+PredictionSums all_measure(Job& job, const PassRank& rank, const PassPlan& plan, const AllRun& all_run) {
   const Workload& work = rank.setup.work;
   const double flops_per_token =
       static_cast<double>(plan.model.layers) * layer_flops_per_token(plan.model, work.mean_context) +
@@ -186,9 +194,8 @@ PredictionSums all_measure(Job& job, const PassRank& rank, const PassPlan& plan)
   events.wishes.stop = [] { return stop_requested(); };
   std::optional<PredictionSums> sums;
   try {
-    all_watch_pass(job, plan, "eval", flops_per_token, events, [&](const PassEvents& all) {
-      sums.emplace(all_evaluate(job.world, job.pulse, plan, *rank.backend, all));
-    });
+    all_watch_pass(job, plan, "eval", flops_per_token, events,
+                   [&](const PassEvents& all) { sums.emplace(all_run(all)); });
   } catch (const SharedError& e) {
     if (e.code() != ExitCode::stopped) throw;
     throw SharedError(ExitCode::stopped,
@@ -197,19 +204,38 @@ PredictionSums all_measure(Job& job, const PassRank& rank, const PassPlan& plan)
   return std::move(*sums);
 }
 
+/// The pass of a model that is compared with `base`, on the same grid.
+ModelMeasures all_compare_job(Job& job, const ComparedModel& model, const Calibration& heldout, const Grid& grid,
+                              const PassedModel& base) {
+  Options options = job.options;
+  options.grid = grid;
+  Job own{job.world, options, job.log, job.progress, job.pulse};
+  const PassRank rank = all_join_pass(own, model.source.model, heldout.samples, 1, true);
+  const PassPlan pass = rank.plan(model.source, heldout.samples, options);
+  job.log.info(fmt::format("eval: {}, compared with {}; {}", model.source.checkpoint.directory().string(),
+                           base.checkpoint.directory().string(), rank.describe()));
+  return measures_of(all_measure(own, rank, pass,
+                                 [&](const PassEvents& events) {
+                                   return all_compare(job.world, job.pulse, pass, *rank.backend, base, events);
+                                 }),
+                     1);
+}
+
 }  // namespace
 
-Evaluation all_evaluate_job(Job& job, const Source& source, const std::vector<NamedPlan>& plans, const fs::path& file,
-                            Earlier may_use) {
+Evaluation all_evaluate_job(Job& job, const Source& source, const std::vector<NamedPlan>& plans,
+                            const std::vector<fs::path>& models, const fs::path& file, Earlier may_use) {
   const Options& o = job.options;
   job.world.all_try([&] {
     for (const NamedPlan& plan : plans) check_plan(plan, source);
   });
+  const std::vector<ComparedModel> compared = all_open_compared(job.world, source, models);
   const Calibration heldout = all_open_heldout(job, source.model.vocab);
   warn_of_own_samples(job, heldout, plans);
   const auto variants = static_cast<std::int64_t>(plans.size()) + 1;
-  const PassRank rank = all_join_pass(job, source.model, heldout.samples, variants);
-  Evaluation evaluation = described(source, heldout, plans, o, rank.backend->numerics_id());
+  const PassRank rank = all_join_pass(job, source.model, heldout.samples, variants, !models.empty());
+  Evaluation evaluation;
+  job.world.all_try([&] { evaluation = described(source, heldout, plans, compared, o, rank.backend->numerics_id()); });
   const std::optional<Evaluation> earlier = all_find_earlier(job, evaluation, file, may_use);
   const std::vector<std::size_t> left = earlier ? take_measures(evaluation, *earlier) : all_of(evaluation);
   if (earlier && left.empty()) {
@@ -217,15 +243,28 @@ Evaluation all_evaluate_job(Job& job, const Source& source, const std::vector<Na
     return evaluation;
   }
 
+  const auto first_model = std::ranges::lower_bound(left, plans.size());
+  const std::vector<std::size_t> left_plans(left.begin(), first_model), left_models(first_model, left.end());
   PassPlan pass = rank.plan(source, heldout.samples, o);
-  const std::vector<std::size_t> place = add_variants(pass.variants, plans, left);
+  const std::vector<std::size_t> place = add_variants(pass.variants, plans, left_plans);
+  std::optional<FinalStates> states;
+  job.world.all_try([&] {
+    if (!left_models.empty()) states.emplace(pass, *rank.backend);
+  });
   job.log.info(fmt::format("eval: {} samples, {} tokens, {} blocks, the model and {} different plans; {}",
                            evaluation.samples, evaluation.tokens, rank.setup.work.blocks.size(),
                            pass.variants.size() - 1, rank.describe()));
-  const PredictionSums sums = all_measure(job, rank, pass);
+  const PredictionSums sums = all_measure(job, rank, pass, [&](const PassEvents& events) {
+    return all_evaluate(job.world, job.pulse, pass, *rank.backend, events, states ? &*states : nullptr);
+  });
   evaluation.base = measures_of(sums, 0);
-  for (std::size_t i = 0; i < left.size(); ++i) {
-    evaluation.variants[left[i]].measures = measures_of(sums, static_cast<std::int64_t>(place[i]));
+  for (std::size_t i = 0; i < left_plans.size(); ++i) {
+    evaluation.variants[left_plans[i]].measures = measures_of(sums, static_cast<std::int64_t>(place[i]));
+  }
+  for (const std::size_t i : left_models) {
+    const PassedModel base{source.checkpoint, source.model, *states};
+    evaluation.variants[i].measures =
+        all_compare_job(job, compared[i - plans.size()], heldout, rank.placement.grid, base);
   }
   return evaluation;
 }
@@ -235,7 +274,7 @@ void eval(Job& job) {
   std::vector<NamedPlan> plans;
   job.world.all_try([&] { plans = read_plans(o.plans); });
   const Source source = all_open_source(job.world, o.model);
-  const Evaluation evaluation = all_evaluate_job(job, source, plans, o.evaluation);
+  const Evaluation evaluation = all_evaluate_job(job, source, plans, o.compare, o.evaluation);
   job.world.all_try([&] {
     if (job.world.rank() != 0) return;
     fmt::print("{}", evaluation_table(evaluation));

@@ -46,7 +46,11 @@ Json json_of(const EvaluatedVariant& variant) {
   object["criterion"] = variant.criterion;
   object["ratio"] = variant.ratio;
   object["kept"] = variant.kept.size() == 1 ? Json(variant.kept.front()) : Json(variant.kept);
-  object["plan_digest"] = variant.plan_digest;
+  if (variant.model_digest.empty()) {
+    object["plan_digest"] = variant.plan_digest;
+  } else {
+    object["model_digest"] = variant.model_digest;
+  }
   add_measures(object, variant.measures, true);
   return object;
 }
@@ -105,7 +109,11 @@ EvaluatedVariant parse_variant(const Json& object, const Evaluation& evaluation,
   const bool equal = member(object, "kept", where).is_number();
   variant.kept = equal ? std::vector{in.get<std::int64_t>("kept")} : in.get<std::vector<std::int64_t>>("kept");
   if (variant.kept.empty()) fail(ExitCode::bad_input, "{}: 'kept' names no layer", where);
-  variant.plan_digest = in.get<std::string>("plan_digest");
+  if (object.contains("model_digest")) {
+    variant.model_digest = in.get<std::string>("model_digest");
+  } else {
+    variant.plan_digest = in.get<std::string>("plan_digest");
+  }
   variant.measures = parse_measures(object, evaluation.domains.size(), true, where);
   return variant;
 }
@@ -149,9 +157,9 @@ std::string difference(const Evaluation& a, const Evaluation& b) {
   return "";
 }
 
-bool same_plans(const Evaluation& a, const Evaluation& b) {
+bool same_variants(const Evaluation& a, const Evaluation& b) {
   return std::ranges::equal(a.variants, b.variants, [](const EvaluatedVariant& x, const EvaluatedVariant& y) {
-    return x.name == y.name && x.plan_digest == y.plan_digest;
+    return x.name == y.name && x.same_as(y);
   });
 }
 

@@ -18,14 +18,21 @@ struct ModelMeasures {
   std::array<MeanMeasures, 2> halves = {};
 };
 
-/// A pruned variant: which plan, and how it predicts. kl, top1 and overlap are against the base.
+/// A variant: a plan as a mask, or a model made from the base; and how it predicts. kl, top1 and overlap are against the
+/// base.
 struct EvaluatedVariant {
   std::string name = {};
   std::string criterion = {};
-  double ratio = 0;                     // as the plan asked for; 0 when it named the number kept
+  double ratio = 0;                     // as the plan asked for; 0 when it named the number kept, or of a mere model
   std::vector<std::int64_t> kept = {};  // experts of each layer; one number when all keep as many
-  std::string plan_digest = {};         // xxh3-128 of the plan's text
+  std::string plan_digest = {};         // xxh3-128 of the plan's text; "" for a model
+  std::string model_digest = {};        // of the model; "" for a mask
   ModelMeasures measures = {};
+
+  /// Whether both are the same mask, or the same model, under whatever name.
+  bool same_as(const EvaluatedVariant& other) const {
+    return plan_digest == other.plan_digest && model_digest == other.model_digest;
+  }
 };
 
 /// What an evaluation was of and what came out (docs/format/evaluation.md).
@@ -54,8 +61,8 @@ ModelMeasures measures_of(const PredictionSums& sums, std::int64_t variant);
 /// held-out samples and numerics.
 std::string difference(const Evaluation& a, const Evaluation& b);
 
-/// Whether both list the same plans under the same names, in the same order.
-bool same_plans(const Evaluation& a, const Evaluation& b);
+/// Whether both list the same variants under the same names, in the same order.
+bool same_variants(const Evaluation& a, const Evaluation& b);
 
 /// Canonical JSON: the same evaluation gives the same bytes. Numbers that are not finite are null.
 std::string evaluation_text(const Evaluation& evaluation);

@@ -167,6 +167,7 @@ std::string model_card(const Checkpoint& source, const Model& model, const Plan&
   if (facts.quantize) text += quantization_section(*facts.quantize);
   if (!facts.evaluation.empty()) {
     text += "\n## Evaluation\n" + facts.evaluation + (facts.evaluation.ends_with('\n') ? "" : "\n");
+    if (facts.quantize) text += "\nMeasured before the weights were rounded to 4 bits.\n";
   }
   text += serving_section(source, model);
   if (!facts.licences.empty()) {

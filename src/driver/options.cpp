@@ -36,6 +36,7 @@ struct Texts {
   std::string weights = "auto";
   std::string max_shard_size = "5GB";
   std::string mtp = "drop";
+  std::string quantize = "none";
   std::string format = "auto-round";
   std::string method = "default";
   std::string quantize_attention = "on";
@@ -71,6 +72,8 @@ po::options_description file_options(Options& o) {
   add("plan,p", paths_value(o.plans),
       "plan.json: written by plan, read by prune, any number of them by eval (docs/format/plan.md)");
   add("heldout", path_value(o.heldout), "eval: samples to predict, in the format of --calibration");
+  add("compare", paths_value(o.compare),
+      "eval: folders of models made from --model, pruned or in 4 bits; each is compared with it in a pass of its own");
   add("evaluation", path_value(o.evaluation), "eval: the file to write (docs/format/evaluation.md)");
   add("output,o", path_value(o.output),
       "run: folder of all results; prune: the pruned model; verify: the model to prove");
@@ -196,6 +199,8 @@ po::options_description output_options(Options& o, Texts& t) {
 po::options_description quantize_options(Options& o, Texts& t) {
   po::options_description group("Weights of 4 bits (docs/format/w4a16.md)");
   auto add = group.add_options();
+  add("quantize", po::value(&t.quantize)->default_value(t.quantize),
+      "run: none: models with the source's weights; w4a16: with 4-bit ones instead; both: each model both ways");
   add("format", po::value(&t.format)->default_value(t.format), "auto-round, gptq or compressed-tensors");
   add("method", po::value(&t.method)->default_value(t.method),
       "rtn: scales by the largest weight; opt-rtn: the best of 181 scales; default: opt-rtn for attention, rtn for "
@@ -245,6 +250,8 @@ void apply_texts(Options& o, const Texts& t) {
   o.plan_request.allocation =
       one_of<Allocation>(t.allocation, "allocation", {{"layer", Allocation::layer}, {"global", Allocation::global}});
   o.write.mtp = one_of<Mtp>(t.mtp, "mtp", {{"drop", Mtp::drop}, {"keep", Mtp::keep}});
+  o.weight_bits = one_of<WeightBits>(
+      t.quantize, "quantize", {{"none", WeightBits::source}, {"w4a16", WeightBits::w4a16}, {"both", WeightBits::both}});
   o.w4a16.format = one_of<W4Format>(t.format, "format",
                                     {{"auto-round", W4Format::auto_round},
                                      {"gptq", W4Format::gptq},
@@ -336,6 +343,18 @@ void refuse_idle_options(const po::parsed_options& given, const Command& command
   }
 }
 
+/// Options of a 4-bit model where none is written would have no effect.
+void refuse_idle_quantize_options(const Options& o, const po::options_description& group,
+                                  const po::variables_map& values) {
+  if (o.command != "run" || o.weight_bits != WeightBits::source) return;
+  for (const auto& option : group.options()) {
+    const auto found = values.find(option->long_name());
+    if (found == values.end() || found->second.defaulted() || option->long_name() == "quantize") continue;
+    fail(ExitCode::usage, "--{} is of 4-bit models, and none is asked for: give --quantize w4a16 or both",
+         option->long_name());
+  }
+}
+
 std::string version_text() {
   std::string text = fmt::format("reap_dist {}\n", version());
   const CudaDevices cuda = find_cuda_devices();
@@ -399,9 +418,10 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   CommandLine result;
   Options& o = result.options;
   Texts t;
-  const std::vector<po::options_description> groups{file_options(o),      compute_options(o, t),  plan_options(o, t),
-                                                    output_options(o, t), quantize_options(o, t), resume_options(o),
-                                                    estimate_options(o),  report_options(o, t)};
+  const po::options_description four_bits = quantize_options(o, t);
+  const std::vector<po::options_description> groups{
+      file_options(o), compute_options(o, t), plan_options(o, t),  output_options(o, t),
+      four_bits,       resume_options(o),     estimate_options(o), report_options(o, t)};
   po::options_description visible;
   for (const po::options_description& group : groups) visible.add(group);
 
@@ -441,6 +461,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   o.paths.assign(positional.begin(), positional.end());
   apply_texts(o, t);
   settle_plan(o);
+  refuse_idle_quantize_options(o, four_bits, values);
   check_ranges(o);
   for (const auto& option : visible.options()) {
     const auto found = values.find(option->long_name());

@@ -23,6 +23,9 @@ enum class TransportChoice : std::uint8_t { automatic, mpi, nccl };
 /// Which variants of a sweep are written as pruned models; best = of each size the one with the lowest KL.
 enum class OutputChoice : std::uint8_t { all, best, none };
 
+/// With which weights a run writes its models: as the source has them, in 4 bits, or once each way.
+enum class WeightBits : std::uint8_t { source, w4a16, both };
+
 /// What the user asked for. The defaults here are the program's defaults.
 struct Options {
   std::string command = "run";
@@ -35,6 +38,7 @@ struct Options {
   std::vector<std::filesystem::path> plans;  // all that were given
   std::filesystem::path heldout;
   std::filesystem::path evaluation;
+  std::vector<std::filesystem::path> compare;  // models that eval compares with `model`
   std::filesystem::path output;
   std::vector<std::filesystem::path> paths;     // of inspect and merge
   std::vector<std::filesystem::path> subtract;  // of merge
@@ -82,6 +86,7 @@ struct Options {
   bool verify = true;
 
   // Weights of 4 bits
+  WeightBits weight_bits = WeightBits::source;
   QuantizeOptions w4a16;          // as asked for; write.quantize is what is in effect
   std::filesystem::path imatrix;  // importance of inputs; empty = all alike
 

@@ -25,7 +25,7 @@ void all_agree_on_numerics(const Comm& world, const std::string& numerics_id) {
 
 }  // namespace
 
-PassRank all_join_pass(Job& job, const Model& model, const Samples& samples, std::int64_t evaluated) {
+PassRank all_join_pass(Job& job, const Model& model, const Samples& samples, std::int64_t evaluated, bool compared) {
   const Options& o = job.options;
   Resources resources = all_find_resources(job.world, job.log);
   PassRank rank;
@@ -34,6 +34,7 @@ PassRank all_join_pass(Job& job, const Model& model, const Samples& samples, std
   rank.threads = o.threads > 0 ? o.threads : resources.threads;
   rank.setup = all_set_up(job.world, o, samples, resources);
   rank.setup.work.evaluated = evaluated;
+  rank.setup.work.compared = compared;
   job.world.all_try([&] {
     const Candidate chosen = choose_candidate(rank.setup.task(model, job.world.size(), o));
     rank.holding = chosen.holding;

@@ -30,8 +30,10 @@ struct PassRank {
 
 /// Chooses devices, grid and holding for a pass over `samples`; all ranks compute the same bits. Collective.
 /// @param evaluated  variants of the model that are evaluated (Workload::evaluated); 0 = a calibration pass
+/// @param compared   whether they are compared with another model (Workload::compared)
 /// @throws SharedError(usage) when nothing fits, SharedError(bad_input) when ranks would compute other bits
-PassRank all_join_pass(Job& job, const Model& model, const Samples& samples, std::int64_t evaluated);
+PassRank all_join_pass(Job& job, const Model& model, const Samples& samples, std::int64_t evaluated,
+                       bool compared = false);
 
 /// Fails now where the file could not be written after hours of computing. @throws Error(io)
 void check_writable(const std::filesystem::path& file);

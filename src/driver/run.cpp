@@ -7,6 +7,7 @@
 #include "driver/calibration.hpp"
 #include "driver/heldout.hpp"
 #include "driver/observe.hpp"
+#include "driver/quantize.hpp"
 #include "driver/run_log.hpp"
 #include "driver/sweep.hpp"
 #include "driver/write_output.hpp"
@@ -17,13 +18,33 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// One of the models that each plan becomes.
+struct OutputKind {
+  std::string ending;  // of its folder's name, after the plan's
+  Options options;
+};
+
+/// With the source's weights, with weights of 4 bits, or both.
+std::vector<OutputKind> output_kinds(const Options& options, const Model& model, Log& log) {
+  std::vector<OutputKind> kinds;
+  if (options.weight_bits != WeightBits::w4a16) kinds.push_back({"", options});
+  if (options.weight_bits != WeightBits::source) kinds.push_back({"-w4a16", with_w4a16(options, model, log)});
+  return kinds;
+}
+
 /// What would fail after hours of computing fails now.
-void all_check_outputs(Job& job, const Source& source, const std::vector<Variant>& all) {
+void all_check_outputs(Job& job, const Source& source, const std::vector<Variant>& all,
+                       const std::vector<OutputKind>& kinds) {
   job.world.all_try([&] {
     const Options& o = job.options;
     const RouterSpec& router = source.model.router;
     for (const Variant& v : all) {
-      if (!v.automatic()) kept_experts(v.request, router.experts, router.top_k);  // as of its candidates
+      if (v.automatic()) continue;  // as of its candidates
+      const std::int64_t kept = kept_experts(v.request, router.experts, router.top_k);
+      for (const OutputKind& kind : kinds) {
+        const WriteOptions& write = kind.options.write;
+        if (write.quantize) check_serving(*write.quantize, source.model, kept, write.serving);
+      }
     }
     if (job.world.rank() != 0) return;
     if (!o.calibration.empty()) {
@@ -32,7 +53,10 @@ void all_check_outputs(Job& job, const Source& source, const std::vector<Variant
     }
     for (const Variant& v : all) {
       const bool known = o.outputs != OutputChoice::none && !v.candidate && !v.automatic();
-      if (known) check_output(source, v.request, o.output / v.name, o.write);
+      if (!known) continue;
+      for (const OutputKind& kind : kinds) {
+        check_output(source, v.request, o.output / (v.name + kind.ending), kind.options.write);
+      }
     }
     std::error_code error;
     fs::create_directories(o.output, error);
@@ -87,18 +111,40 @@ std::vector<PlannedVariant> all_plan(Job& job, const SaliencyFile& saliency, con
   return planned;
 }
 
-/// Leaves `<name>.plan.json` and, where it is wanted, `<name>/`, unless an earlier run has.
-/// @param evaluation  for the model card; "" = none
-void all_make(Job& job, const Source& source, const PlannedVariant& planned, const std::string& evaluation) {
+/// Leaves `<name>.plan.json` and, where they are wanted, the models that the plan becomes, unless an earlier run has.
+/// @param evaluation  for the model cards; "" = none
+void all_make(Job& job, const Source& source, const PlannedVariant& planned, const std::vector<OutputKind>& kinds,
+              const std::string& evaluation) {
   const Plan& plan = planned.plan;
-  job.log.info(fmt::format("plan {}: {} of {} experts stay in each of {} layers", planned.variant.name, plan.kept,
-                           plan.experts, plan.layers.size()));
-  const fs::path output = job.options.output / planned.variant.name;
-  const bool finished = planned.write && all_is_finished(job, source, plan, output);
+  const std::string& name = planned.variant.name;
+  job.log.info(fmt::format("plan {}: {} of {} experts stay in each of {} layers", name, plan.kept, plan.experts,
+                           plan.layers.size()));
+  std::vector<const OutputKind*> left;
+  for (const OutputKind& kind : kinds) {
+    Job own{job.world, kind.options, job.log, job.progress, job.pulse};
+    if (planned.write && !all_is_finished(own, source, plan, job.options.output / (name + kind.ending))) {
+      left.push_back(&kind);
+    }
+  }
   job.world.all_try([&] {
-    if (job.world.rank() == 0) write_plan(output.string() + ".plan.json", plan);
+    if (job.world.rank() == 0) write_plan(job.options.output / (name + ".plan.json"), plan);
   });
-  if (planned.write && !finished) all_write_output(job, source, plan, output, evaluation);
+  for (const OutputKind* kind : left) {
+    Job own{job.world, kind->options, job.log, job.progress, job.pulse};
+    all_write_output(own, source, plan, job.options.output / (name + kind->ending), evaluation);
+  }
+}
+
+/// The models with weights of 4 bits, which the masks that plans were measured by do not stand for.
+std::vector<fs::path> rounded_models(const Options& options, const std::vector<PlannedVariant>& planned,
+                                     const std::vector<OutputKind>& kinds) {
+  std::vector<fs::path> models;
+  for (const PlannedVariant& p : planned) {
+    for (const OutputKind& kind : kinds) {
+      if (p.write && kind.options.write.quantize) models.push_back(options.output / (p.variant.name + kind.ending));
+    }
+  }
+  return models;
 }
 
 }  // namespace
@@ -112,17 +158,25 @@ void run(Job& job) {
     if (o.output.empty()) fail(ExitCode::usage, "--output is missing: the folder for the results");
   });
   const Source source = all_open_source(job.world, o.model);
-  all_check_outputs(job, source, all);
+  std::vector<OutputKind> kinds;
+  job.world.all_try([&] { kinds = output_kinds(o, source.model, job.log); });
+  if (o.weight_bits != WeightBits::source) {
+    for (const std::string& line : serving_advice(source.model)) job.log.warn(line);
+  }
+  all_check_outputs(job, source, all, kinds);
   if (!o.heldout.empty()) static_cast<void>(all_open_heldout(job, source.model.vocab));  // reads every token
   const SaliencyFile saliency = all_saliency(job, source);
   std::vector<PlannedVariant> planned = all_plan(job, saliency, all);
   std::optional<Evaluation> evaluation;
-  if (!o.heldout.empty()) {
-    evaluation = all_sweep(job, source, planned);
-    if (job.world.rank() == 0) fmt::print("{}", sweep_table(*evaluation));
-  }
+  if (!o.heldout.empty()) evaluation = all_sweep(job, source, planned);
+  if (evaluation && job.world.rank() == 0) fmt::print("{}", sweep_table(*evaluation));
   for (const PlannedVariant& p : planned) {
-    all_make(job, source, p, evaluation ? evaluation_markdown(*evaluation, measures_of(*evaluation, p)) : "");
+    all_make(job, source, p, kinds, evaluation ? evaluation_markdown(*evaluation, measures_of(*evaluation, p)) : "");
+  }
+  const std::vector<fs::path> rounded = rounded_models(o, planned, kinds);
+  if (evaluation && !rounded.empty()) {
+    evaluation = all_extend_sweep(job, source, planned, rounded);
+    if (job.world.rank() == 0) fmt::print("\n{}", sweep_table(*evaluation));
   }
   all_write_run_log(job, o.output / "run_log.json");
 }

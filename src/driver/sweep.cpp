@@ -80,6 +80,22 @@ void keep_of_earlier(Evaluation& evaluation, const std::vector<PlannedVariant>& 
   evaluation.choice = std::move(choices);
 }
 
+std::vector<NamedPlan> named_plans(const std::vector<PlannedVariant>& planned) {
+  std::vector<NamedPlan> plans;
+  for (const PlannedVariant& p : planned) {
+    if (!p.variant.automatic()) plans.push_back({p.variant.name, p.plan});
+  }
+  return plans;
+}
+
+std::filesystem::path sweep_file(const Options& options) { return options.output / "sweep.json"; }
+
+void all_write_sweep(Job& job, const Evaluation& evaluation) {
+  job.world.all_try([&] {
+    if (job.world.rank() == 0) write_evaluation(sweep_file(job.options), evaluation);
+  });
+}
+
 }  // namespace
 
 const ModelMeasures& measures_of(const Evaluation& evaluation, const PlannedVariant& planned) {
@@ -88,20 +104,22 @@ const ModelMeasures& measures_of(const Evaluation& evaluation, const PlannedVari
 
 Evaluation all_sweep(Job& job, const Source& source, std::vector<PlannedVariant>& planned) {
   const Options& o = job.options;
-  std::vector<NamedPlan> plans;
-  for (const PlannedVariant& p : planned) {
-    if (!p.variant.automatic()) plans.push_back({p.variant.name, p.plan});
-  }
-  const std::filesystem::path file = o.output / "sweep.json";
-  Evaluation evaluation = all_evaluate_job(job, source, plans, file, Earlier::extend);
+  const std::vector<NamedPlan> plans = named_plans(planned);
+  Evaluation evaluation = all_evaluate_job(job, source, plans, {}, sweep_file(o), Earlier::extend);
   keep_of_earlier(evaluation, planned, plans.front().plan.calibration_digest);
   for (PlannedVariant& p : planned) {
     if (p.variant.automatic()) evaluation.choice.push_back(choose(p, planned, evaluation, o.auto_among));
   }
   if (o.outputs == OutputChoice::best) write_best_only(planned, evaluation);
-  job.world.all_try([&] {
-    if (job.world.rank() == 0) write_evaluation(file, evaluation);
-  });
+  all_write_sweep(job, evaluation);
+  return evaluation;
+}
+
+Evaluation all_extend_sweep(Job& job, const Source& source, const std::vector<PlannedVariant>& planned,
+                            const std::vector<std::filesystem::path>& models) {
+  const Evaluation evaluation =
+      all_evaluate_job(job, source, named_plans(planned), models, sweep_file(job.options), Earlier::extend);
+  all_write_sweep(job, evaluation);
   return evaluation;
 }
 

@@ -25,6 +25,11 @@ struct PlannedVariant {
 /// @return what has been measured, with the choice
 Evaluation all_sweep(Job& job, const Source& source, std::vector<PlannedVariant>& planned);
 
+/// Adds models that were made by plans of the sweep, which masks cannot stand for, to what has been measured; what an
+/// earlier run has measured of them is not measured again. Collective.
+Evaluation all_extend_sweep(Job& job, const Source& source, const std::vector<PlannedVariant>& planned,
+                            const std::vector<std::filesystem::path>& models);
+
 /// How the plan of a variant does. @throws Error(bug) when it was not measured
 const ModelMeasures& measures_of(const Evaluation& evaluation, const PlannedVariant& planned);
 

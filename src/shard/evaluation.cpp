@@ -20,18 +20,28 @@ std::int64_t longest_of(const std::vector<Block>& blocks) {
 /// predictions tile by tile: the base's logits of a tile are computed once, and so are each variant's.
 class Evaluation final : public PassSink {
  public:
-  Evaluation(const Comm& world, const PassPlan& plan, Backend& backend)
+  /// @param keep  takes the states of the first variant; null = nothing does
+  /// @param base  the base, unless that is the first variant of the pass itself; null = it is
+  Evaluation(const Comm& world, const PassPlan& plan, Backend& backend, FinalStates* keep, const PassedModel* base)
       : world_{world},
         plan_{plan},
         backend_{backend},
-        variants_{static_cast<std::int64_t>(plan.variants.size())},
+        keep_{keep},
+        other_{base},
+        first_{base == nullptr ? 0 : 1},
+        variants_{first_ + static_cast<std::int64_t>(plan.variants.size())},
         width_{plan.model.hidden},
         sums_{variants_, plan.samples.groups()} {}
 
   /// On ranks of the last stage, before the pass.
   void prepare() {
     head_.emplace(load_head(plan_.checkpoint, plan_.model, backend_));
-    base_.emplace(plan_.model, *head_, backend_);
+    if (other_ == nullptr) {
+      base_.emplace(plan_.model, *head_, backend_);
+    } else {
+      other_head_.emplace(load_head(other_->checkpoint, other_->model, backend_));
+      base_.emplace(other_->model, *other_head_, backend_);
+    }
     if (variants_ > 1) variant_.emplace(plan_.model, *head_, backend_);
     max_rows_ = longest_of(plan_.blocks);
     hidden_ = {host_memory, variants_ * max_rows_ * width_};
@@ -42,9 +52,11 @@ class Evaluation final : public PassSink {
   }
 
   void last(const Block& block, std::int64_t variant, const BlockRows& rows, const float* x) override {
-    backend_.download(hidden_of(variant), x, static_cast<std::size_t>(rows.rows() * width_) * sizeof(float));
+    backend_.download(hidden_of(first_ + variant), x, static_cast<std::size_t>(rows.rows() * width_) * sizeof(float));
     backend_.synchronize();
-    if (variant + 1 < variants_) return;
+    if (keep_ != nullptr && variant == 0) keep_->store(block, x);
+    if (first_ + variant + 1 < variants_) return;
+    if (other_ != nullptr) other_->states.read(block, hidden_of(0));
     const std::vector<std::int32_t> targets = targets_of(block, rows);
     operations::note("predict the next tokens", plan_.model.layers - 1, block.index);
     for (std::int64_t first = 0; first < rows.rows(); first += HeadForward::kTileRows) {
@@ -144,10 +156,13 @@ class Evaluation final : public PassSink {
   const Comm& world_;
   const PassPlan& plan_;
   Backend& backend_;
+  FinalStates* keep_;
+  const PassedModel* other_;
+  std::int64_t first_;  // of the pass's variants, among all that are compared
   std::int64_t variants_, width_;
   std::int64_t max_rows_ = 0;
   PredictionSums sums_;
-  std::optional<Head> head_;
+  std::optional<Head> head_, other_head_;
   std::optional<HeadForward> base_, variant_;
   Buffer<float> hidden_;           // host, [variants, max_rows, hidden] of the block at hand
   Buffer<float> x_;                // [kTileRows, hidden]
@@ -156,16 +171,29 @@ class Evaluation final : public PassSink {
   Buffer<Divergence> divergence_;  // [kTileRows]
 };
 
-}  // namespace
-
-PredictionSums all_evaluate(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend,
-                            const PassEvents& events) {
-  Evaluation evaluation(world, plan, backend);
+PredictionSums all_run(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend, FinalStates* keep,
+                       const PassedModel* base, const PassEvents& events) {
+  Evaluation evaluation(world, plan, backend, keep, base);
   world.all_try([&] {
     if (plan.placement.layers.end == plan.model.layers) evaluation.prepare();
   });
   all_pass(world, pulse, plan, backend, evaluation, events);
   return evaluation.all_sums();
+}
+
+}  // namespace
+
+PredictionSums all_evaluate(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend,
+                            const PassEvents& events, FinalStates* keep) {
+  return all_run(world, pulse, plan, backend, keep, nullptr, events);
+}
+
+PredictionSums all_compare(const Comm& world, Pulse& pulse, const PassPlan& plan, Backend& backend,
+                           const PassedModel& base, const PassEvents& events) {
+  REAP_CHECK(base.model.hidden == plan.model.hidden && base.model.vocab == plan.model.vocab,
+             "widths {} and {}, vocabularies {} and {}", base.model.hidden, plan.model.hidden, base.model.vocab,
+             plan.model.vocab);
+  return all_run(world, pulse, plan, backend, nullptr, &base, events);
 }
 
 }  // namespace reap

@@ -95,14 +95,18 @@ class Arithmetic {
     return 4 * hidden_ * (work_.scratch ? rows_ : rows);  // a block on its way to or from the file
   }
 
-  /// evaluation.cpp and head.cpp, on the last stage.
+  /// evaluation.cpp, head.cpp and final_states.cpp, on the last stage.
   std::int64_t head() const {
     constexpr std::int64_t kTile = HeadForward::kTileRows;
     constexpr std::int64_t kResults = 2 * sizeof(Prediction) + sizeof(Divergence);
-    const std::int64_t tiles = std::min<std::int64_t>(work_.evaluated, 2) * kTile * (4 * model_.vocab + act_ * hidden_);
+    const std::int64_t heads = work_.compared ? 2 : 1;
+    const std::int64_t compared = work_.evaluated + heads - 1;
+    const std::int64_t tiles = std::min<std::int64_t>(compared, 2) * kTile * (4 * model_.vocab + act_ * hidden_);
     const std::int64_t masks = work_.evaluated * most_layers(model_, grid_) * model_.router.experts * 4;
-    return backend_.weight(head_stored_, model_.vocab, hidden_, work_.compute) + tiles +
-           kTile * (4 * hidden_ + 2 * kResults) + 4 * work_.evaluated * rows_ * hidden_ + masks;
+    const std::int64_t kept =
+        work_.compared ? hidden_states(work_.column_rows(grid_.dp * grid_.ep) / work_.variants()) : 0;
+    return heads * backend_.weight(head_stored_, model_.vocab, hidden_, work_.compute) + tiles +
+           kTile * (4 * hidden_ + 2 * kResults) + 4 * compared * rows_ * hidden_ + masks + kept;
   }
   /// As it is read.
   std::int64_t head_tensor() const { return embedding(); }

@@ -22,6 +22,7 @@ struct Workload {
   bool scratch = false;        // hidden states of a wave lie in a file
   Collected collected = {};    // by a calibration pass
   std::int64_t evaluated = 0;  // variants of the model whose predictions are compared; 0 = a calibration pass
+  bool compared = false;       // and they are with those of another model, whose final hidden states are kept
 
   std::int64_t variants() const { return evaluated == 0 ? 1 : evaluated; }
 

@@ -68,11 +68,15 @@ TEST(EvaluationFile, ComesBackAsItWas) {
   EXPECT_EQ(evaluation_text(parse_evaluation(evaluation_text(e), "e")), evaluation_text(e));
   e.variants[0].kept = {24, 25};
   e.variants.push_back(e.variants[0]);
+  e.variants[1].plan_digest = "";
+  e.variants[1].model_digest = "ee";
   e.calibration_digest = "dd";
   e.choice = Json::array({choice()});
   const Evaluation back = parse_evaluation(evaluation_text(e), "e");
   EXPECT_EQ(evaluation_text(back), evaluation_text(e));
   EXPECT_EQ(back.variants[0].kept, e.variants[0].kept);
+  EXPECT_TRUE(same_variants(back, e));
+  EXPECT_FALSE(back.variants[0].same_as(back.variants[1]));
   EXPECT_TRUE(std::isnan(back.base.domains[1].nll));
   e.variants.clear();
   EXPECT_EQ(evaluation_text(parse_evaluation(evaluation_text(e), "e")), evaluation_text(e));
@@ -84,11 +88,11 @@ TEST(EvaluationFile, TellsWhatResultsDependOn) {
   b.base.all.nll = 7;
   b.calibration_digest = "dd";
   EXPECT_EQ(difference(a, b), "");
-  EXPECT_TRUE(same_plans(a, b));
+  EXPECT_TRUE(same_variants(a, b));
   const auto differs = [&](auto change) {
     Evaluation other = a;
     change(other);
-    return !difference(a, other).empty() || !same_plans(a, other);
+    return !difference(a, other).empty() || !same_variants(a, other);
   };
   EXPECT_TRUE(differs([](Evaluation& e) { e.model_digest = "x"; }));
   EXPECT_TRUE(differs([](Evaluation& e) { e.heldout_digest = "x"; }));
@@ -98,6 +102,7 @@ TEST(EvaluationFile, TellsWhatResultsDependOn) {
   EXPECT_TRUE(differs([](Evaluation& e) { e.block_tokens = 1; }));
   EXPECT_TRUE(differs([](Evaluation& e) { e.numerics = "x"; }));
   EXPECT_TRUE(differs([](Evaluation& e) { e.variants[0].plan_digest = "x"; }));
+  EXPECT_TRUE(differs([](Evaluation& e) { e.variants[0].model_digest = "x"; }));
   EXPECT_TRUE(differs([](Evaluation& e) { e.variants.clear(); }));
 }
 

@@ -66,10 +66,26 @@ for compute in fp32 bf16; do
   done
 done
 
+# Models compared with the one they were made from: a pruned one as its mask, itself as no change.
+cp -r "$work/fp32/reap-0.5" "$work/written"
+quietly eval --model "$nano" --heldout "$heldout" --samples-per-domain 2 --compute fp32 \
+  --plan "$work/fp32/reap-0.5.plan.json" --compare "$work/written/" "$nano" --evaluation "$work/compared.json"
+check '
+import json, sys
+mask, written, own = json.load(open(sys.argv[1]))["variants"]
+measures = lambda v: [v["ratio"], v["kept"], v["all"], v["domains"], v["halves"]]
+if measures(mask) != measures(written): print("written", measures(written), "masked", measures(mask))
+if written["name"] != "written" or "plan_digest" in written: print(written)
+if (own["all"]["kl"], own["all"]["top1"]) != (0, 1): print("itself", own)
+' "$work/compared.json"
+expect 2 "two plans or models are named reap-0.5" eval --model "$nano" --heldout "$heldout" \
+  --plan "$work/fp32/reap-0.5.plan.json" --compare "$work/fp32/reap-0.5"
+expect 3 "cannot be compared" eval --model "$nano" --heldout "$heldout" --compare "$REAP_TEST_DATA/m2-mini-bf16"
+
 # The same bytes on every grid, resident and streamed.
 evaluation() {
   mpirun -n "$2" "$reap_dist" eval --model "$nano" --heldout "$heldout" --samples-per-domain 2 --compute fp32 \
-    --block-tokens 512 --plan "$work"/fp32/reap-*.plan.json --evaluation "$work/$1.json" "${@:3}" </dev/null \
+    --block-tokens 512 --plan "$work"/fp32/reap-*.plan.json --compare "$work/written" --evaluation "$work/$1.json" "${@:3}" </dev/null \
     >"$work/$1.out" 2>"$work/$1.log" || { cat "$work/$1.log"; exit 1; }
 }
 evaluation one 1
@@ -110,7 +126,7 @@ same junk.json kept.json
 
 expect 2 "--heldout is missing" eval --model "$nano"
 expect 2 "--model is missing" eval --heldout "$heldout"
-expect 2 "two plans are named reap-0.25" "${first[@]}" --plan "$plan" "$work/bf16/reap-0.25.plan.json"
+expect 2 "two plans or models are named reap-0.25" "${first[@]}" --plan "$plan" "$work/bf16/reap-0.25.plan.json"
 expect 2 "--plan names 2 files; prune takes one" prune --model "$nano" --output "$work/x" --plan "$plan" "$plan"
 expect 2 "samples-per-domain" eval --model "$nano" --heldout "$heldout" --samples-per-domain -1
 expect 3 "plan reap-0.25: it is for another model" eval --model "$work/fp32/reap-0.5" --heldout "$heldout" --plan "$plan"

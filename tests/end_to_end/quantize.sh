@@ -70,6 +70,28 @@ on 0 inspect "$work/mixed" || failed "a mixed model is not understood"
 grep -E "^  attention" "$work/log" | grep -q "BF16$" || failed "attention is not bf16"
 on 0 verify --model "$model" --output "$work/mixed" || failed "a mixed model is not verified"
 
+# tensors FOLDER: name and digest of each, whatever files they are in
+tensors() {
+  python3 -c 'import json, sys
+for file in json.load(open(sys.argv[1] + "/reap_manifest.json"))["files"]:
+    for tensor in file["tensors"]: print(tensor["name"], tensor["xxh3"])' "$1" | sort
+}
+
+# In the job that prunes: both ways, on two ranks, as quantize makes it of the pruned model.
+run=(run --model "$model" --calibration "$REAP_TEST_DATA/calib_64x512.h5" --ratio 0.25 0.5 --max-shard-size 500KB)
+on 2 "${run[@]}" --quantize both --method opt-rtn --output "$work/job" || failed "run --quantize both"
+for name in reap-0.25 reap-0.5; do
+  on 0 quantize --model "$work/job/$name" --method opt-rtn --max-shard-size 500KB --output "$work/of-$name" || failed "of $name"
+  for folder in "$work/of-$name" "$work/job/$name-w4a16"; do tensors "$folder" >"$folder.tensors"; done
+  diff "$work/of-$name.tensors" "$work/job/$name-w4a16.tensors" || failed "$name: other tensors than quantize writes"
+  diff "$work/of-$name/config.json" "$work/job/$name-w4a16/config.json" || failed "$name: another config.json"
+  on 0 verify --model "$model" --output "$work/job/$name-w4a16" || failed "$name-w4a16 not verified"
+done
+on 0 "${run[@]}" --quantize w4a16 --method opt-rtn --output "$work/job" || failed "run --quantize again"
+[ "$(grep -c "finished by an earlier run" "$work/log")" = 2 ] || failed "run --quantize: done again"
+on 0 "${run[@]}" --quantize w4a16 --method opt-rtn --saliency "$work/job/saliency.h5" --output "$work/only" || failed "run --quantize w4a16"
+{ [ -d "$work/only/reap-0.5-w4a16" ] && [ ! -e "$work/only/reap-0.5" ]; } || failed "run --quantize w4a16: other models"
+
 # Killed while it writes; the same command goes on.
 if strace -f -qq -o /dev/null -e trace=fsync -e inject=fsync:error=EIO:when=9999 true 2>/dev/null; then
   kept=0
@@ -91,6 +113,9 @@ refused 3 "no group of 128, 64 or 32 does" "${quantize[@]}" "${out[@]}" --serve-
 refused 3 "--serve-ep 5: the 32 experts" "${quantize[@]}" "${out[@]}" --serve-ep 5
 refused 2 "engines take them together" "${quantize[@]}" "${out[@]}" --exclude '*.experts.3.*'
 refused 2 "matches no layer" "${quantize[@]}" "${out[@]}" --exclude 'nothing*'
+refused 3 "groups of 128 do not suit" "${run[@]}" "${out[@]}" --quantize w4a16 --group-size 128
+refused 3 "--serve-ep 5: the 24 experts" "${run[@]}" "${out[@]}" --quantize w4a16 --serve-ep 5
+refused 2 "--method is of 4-bit models, and none is asked for" "${run[@]}" "${out[@]}" --method rtn
 refused 2 "group-size 48" "${quantize[@]}" "${out[@]}" --group-size 48
 refused 2 "must be one of" "${quantize[@]}" "${out[@]}" --format awq
 refused 3 "in 4 bits already" quantize --model "$work/gptq" "${out[@]}"

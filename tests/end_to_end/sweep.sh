@@ -74,6 +74,25 @@ assert added["variants"][:2] == fresh["variants"] and added["base"] == fresh["ba
 assert len(added["variants"]) == 7 and len(added["choice"]) == 2
 PYTHON
 
+# Models of 4 bits are measured as they were written, and once.
+for ranks in 1 2; do
+  sweep rounded-$ranks $ranks --ratio 0.5 0.25 --criterion reap --write best --quantize w4a16 --method rtn
+  holds rounded-$ranks reap-0.25-w4a16 reap-0.5-w4a16
+done
+cmp "$work/rounded-1/sweep.json" "$work/rounded-2/sweep.json" || failed "--quantize: another result on two ranks"
+sweep rounded-1 1 --ratio 0.5 0.25 --criterion reap --write best --quantize w4a16 --method rtn
+[ "$(grep -c 'sweep.json already holds this result' "$work/err")" = 2 ] || failed "--quantize: measured again"
+cmp "$work/rounded-1/sweep.json" "$work/rounded-2/sweep.json" || failed "--quantize: another result the second time"
+python3 - "$work/rounded-1/sweep.json" <<'PYTHON' || failed "models of 4 bits are not beside their masks"
+import json, sys
+variants = {v["name"]: v for v in json.load(open(sys.argv[1]))["variants"]}
+assert list(variants) == ["reap-0.5", "reap-0.25", "reap-0.5-w4a16", "reap-0.25-w4a16"], list(variants)
+for size in "0.5", "0.25":
+    mask, rounded = variants[f"reap-{size}"], variants[f"reap-{size}-w4a16"]
+    assert "model_digest" in rounded and rounded["criterion"] == "reap w4a16 rtn" and rounded["kept"] == mask["kept"]
+    assert rounded["ratio"] == mask["ratio"] and rounded["all"]["kl"] > mask["all"]["kl"] > 0
+PYTHON
+
 sweep automatic 1 --ratio 0.5 --criterion auto --auto-among reap:0 --write none
 grep -q '"calibration": "' "$work/automatic/sweep.json" || failed "a sweep of auto alone does not say its calibration"
 sweep automatic 1 --ratio 0.4 --criterion auto --auto-among reap:0 --write none

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "grid_fixture.hpp"
@@ -165,6 +166,46 @@ TEST(Evaluation, OfAVariantDoesNotDependOnTheOthers) {
   const auto cells = static_cast<std::size_t>(one.sums().size() / 2);  // of a variant
   EXPECT_TRUE(std::ranges::equal(one.sums().first(cells), together.sums().first(cells)));
   EXPECT_TRUE(std::ranges::equal(one.sums().last(cells), together.sums().last(cells)));
+}
+
+/// Compares the model as its second variant with itself: one pass leaves the final hidden states for the other.
+PredictionSums all_compare(const Comm& comm, const Observer& observer, const Grid& grid, Manner manner) {
+  std::optional<FinalStates> states;
+  const KeptExperts second = manner.variants.at(1);
+  manner.variants.resize(1);
+  observer.all_pass(comm, grid, manner, [&](Pulse& pulse, const PassPlan& plan, Backend& backend) {
+    states.emplace(plan, backend);
+    reap::all_evaluate(comm, pulse, plan, backend, {}, &*states);
+  });
+  manner.variants = {second};
+  PredictionSums sums(1, 1);
+  observer.all_pass(comm, grid, manner, [&](Pulse& pulse, const PassPlan& plan, Backend& backend) {
+    sums = reap::all_compare(comm, pulse, plan, backend, {observer.checkpoint(), observer.model(), *states}, {});
+  });
+  return sums;
+}
+
+TEST(Evaluation, OfAnotherModelIsThatOfAVariant) {
+  const Comm world(MPI_COMM_WORLD);
+  const Comm alone(MPI_COMM_SELF);
+  const test::RandomModel model;
+  const SharedFolder folder(world, model);
+  const Observer observer(folder.path(), test::odd_samples(model.vocab), 64);
+  Manner manner{.variants = some_variants(observer.model())};
+  manner.variants.pop_back();
+  const PredictionSums expected = all_evaluate(alone, observer, {1, 1, 1}, manner);
+  for (const Grid& grid : grids(world.size(), observer.model())) {
+    for (const std::int64_t wave_rows : {0, 200}) {  // 0 = resident
+      for (const char* scratch : {"", "/tmp"}) {
+        manner.holding = {.streamed = wave_rows > 0, .weight_window = 1'000'000, .wave_rows = wave_rows};
+        manner.scratch = scratch;
+        SCOPED_TRACE(fmt::format("pp {} ep {} dp {}, waves of {} rows, scratch '{}'", grid.pp, grid.ep, grid.dp,
+                                 wave_rows, scratch));
+        const PredictionSums got = all_compare(world, observer, grid, manner);
+        EXPECT_TRUE(std::ranges::equal(got.sums(), expected.sums()));
+      }
+    }
+  }
 }
 
 TEST(Evaluation, NamesWhatIsNotFinite) {

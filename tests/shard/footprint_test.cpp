@@ -152,6 +152,13 @@ TEST(Footprint, HeadCountsWhatAnEvaluationHolds) {
     EXPECT_NEAR(static_cast<double>(need.head), static_cast<double>(held), kSmallParts * static_cast<double>(held));
     EXPECT_EQ(need.sums, 0);
     EXPECT_EQ(work.column_rows(1), 3 * 400) << "a block goes through the model in every variant";
+
+    work.evaluated = 1;
+    const std::int64_t alone = footprint_of(model, {1, 1, 1}, work, {}).head;
+    work.compared = true;
+    const std::int64_t second = head.projection->bytes() + tile * (4 * model.vocab + act * model.hidden);
+    const std::int64_t states = 2 * 4 * 400 * model.hidden;  // of a block, and what is kept of all
+    EXPECT_EQ(footprint_of(model, {1, 1, 1}, work, {}).head - alone, second + states);
   }
 }
 

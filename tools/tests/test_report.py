@@ -261,6 +261,17 @@ def test_calibration_file(run: Run, folder: Path) -> None:
     assert "13 samples, 6,656 tokens" in text
 
 
+def test_model_of_four_bits(run: Run, folder: Path) -> None:
+    def round_it(sweep: dict) -> None:  # type: ignore[type-arg]
+        rounded = {**sweep["variants"][0], "name": "reap-0.5-w4a16", "criterion": "reap w4a16 opt-rtn"}
+        rounded["model_digest"] = rounded.pop("plan_digest")
+        sweep["variants"].append(rounded)
+
+    edit(folder, "sweep.json", round_it)
+    text, _ = report(run, folder)
+    assert "reap w4a16 opt-rtn" in text and "reap-0.5-w4a16" in text
+
+
 def edit(folder: Path, name: str, change: Change) -> None:
     value = json.loads((folder / name).read_text())
     change(value)

@@ -41,13 +41,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Variant:
-    """A plan, applied as a mask."""
+    """A plan, applied as a mask; or a model that was made by one."""
 
     name: str
     criterion: str
     ratio: float
     kept: tuple[int, ...]  # by layer, or one number for all
-    plan_digest: str
+    plan_digest: str | None  # None: a model
     quality: Measured
 
     @property
@@ -118,7 +118,7 @@ def _variant(fields: Fields, domains: int) -> Variant:
         criterion=fields.text("criterion"),
         ratio=fields.number("ratio"),
         kept=_kept(fields),
-        plan_digest=fields.text("plan_digest"),
+        plan_digest=fields.text("plan_digest") if not fields.has("model_digest") else None,
         quality=_measured(fields, domains, compared=True),
     )
 

@@ -164,7 +164,7 @@ def _check_evaluation(evaluation: Evaluation, material: Material, where: Path) -
         )
     for variant in evaluation.variants:
         plan = material.plan(variant.name)
-        if plan is not None and plan.digest != variant.plan_digest:
+        if variant.plan_digest is not None and plan is not None and plan.digest != variant.plan_digest:
             raise BadInputError(
                 f"{where}: measured another plan under the name {variant.name} than {plan.name}{_PLAN_SUFFIX}; "
                 "evaluate again"
