@@ -178,7 +178,7 @@ void bench_experts(const Setting& s, std::int64_t hidden, std::int64_t inner, st
   Limit first(product_dtype(s.compute), hidden, inner, s.threads),
       second(product_dtype(s.compute), inner, hidden, s.threads);
   const double ours =
-      race(s, [&] { backend->experts(x.data(), row.data(), start, weights, f.data(), norm.data(), max_abs.data()); },
+      race(s, [&] { backend->experts(x.data(), row.data(), start, weights, f.data(), norm.data(), max_abs.data(), {}); },
            {&first, &second});
   report(line, 6.0 * static_cast<double>(slots * hidden * inner),
          static_cast<double>(slots) * (2 * first.seconds_per_row() + second.seconds_per_row()), ours);
@@ -213,7 +213,7 @@ void bench_sums(const Setting& s, std::int64_t hidden, std::int64_t inner, std::
   std::int64_t bad = 0;
   const auto time = [&](const std::function<void()>& work) { return race(s, work, {}); };
   const double products =
-      time([&] { backend->experts(x.data(), order.data(), start, weights, f.data(), norm.data(), max_abs.data()); });
+      time([&] { backend->experts(x.data(), order.data(), start, weights, f.data(), norm.data(), max_abs.data(), {}); });
   const double of_pairs = time([&] {
     backend->accumulate_pairs(expert.data(), gate.data(), f.data(), position.data(), kRows, kTopK, hidden, experts,
                               pairs.data(), &bad);

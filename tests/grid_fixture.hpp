@@ -73,6 +73,7 @@ inline void expect_same(const Comm& world, const Saliency& got, const Saliency& 
   const bool first = world.rank() == 0;  // the only one that has them
   EXPECT_TRUE(same_bits(got.gram, first ? expected.gram : std::vector<std::int64_t>()));
   EXPECT_TRUE(same_bits(got.outputs, first ? expected.outputs : std::vector<std::int64_t>()));
+  EXPECT_TRUE(got.imatrix == (first ? expected.imatrix : Imatrix()));
 }
 
 }  // namespace reap::test

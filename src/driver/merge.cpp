@@ -21,14 +21,18 @@ void check_options(const Options& o) {
 /// What some files have collected and the sum has not, because others have not.
 std::string left_out(const Collected& any, const Collected& sum) {
   if (any == sum) return "";
-  const char* what = any.gram == sum.gram ? "outputs" : any.outputs == sum.outputs ? "gram" : "gram and outputs";
-  return fmt::format("not all files hold {}: left out of the sum", what);
+  std::vector<std::string_view> what;
+  if (any.gram != sum.gram) what.emplace_back("gram");
+  if (any.outputs != sum.outputs) what.emplace_back("outputs");
+  if (any.imatrix != sum.imatrix) what.emplace_back("imatrix");
+  return fmt::format("not all files hold {}: left out of the sum", fmt::join(what, " and "));
 }
 
 SaliencyFile merged(const Options& o, Collected& any) {
   const auto read = [&any](const fs::path& path) {
     SaliencyFile file = read_saliency(path);
-    any = {any.gram || file.info.collected.gram, any.outputs || file.info.collected.outputs};
+    any = {any.gram || file.info.collected.gram, any.outputs || file.info.collected.outputs,
+           any.imatrix || file.info.collected.imatrix};
     return file;
   };
   SaliencyFile sum = read(o.paths[0]);

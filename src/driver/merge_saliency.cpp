@@ -61,13 +61,20 @@ std::vector<std::int64_t> places(const std::vector<std::string>& from, const std
 
 /// Tables that only one of the files has are no sum of both.
 void drop_unshared(Saliency& a, Saliency& b) {
-  const Collected both{!a.gram.empty() && !b.gram.empty(), !a.outputs.empty() && !b.outputs.empty()};
+  const Collected both{!a.gram.empty() && !b.gram.empty(), !a.outputs.empty() && !b.outputs.empty(),
+                       !a.imatrix.empty() && !b.imatrix.empty()};
   for (Saliency* table : {&a, &b}) {
     if (!both.gram) table->gram.clear();
     if (!both.outputs) table->outputs.clear();
     if (!both.outputs) table->hidden = 0;
+    if (!both.imatrix) table->imatrix = {};
   }
   if (a.hidden != b.hidden) fail(ExitCode::bad_input, "its outputs are {} wide, those before {}", b.hidden, a.hidden);
+  for (const InputKind kind : kInputKinds) {
+    if (a.imatrix.at(kind).width == b.imatrix.at(kind).width) continue;
+    fail(ExitCode::bad_input, "its input '{}' is {} wide, that before {}", name_of(kind), b.imatrix.at(kind).width,
+         a.imatrix.at(kind).width);
+  }
 }
 
 /// Values of groups in a table of other groups; of a group that has no place there, all have to be 0.
@@ -191,6 +198,15 @@ void take_out(std::vector<Portion>& portions, const Portion& portion) {
   portions.erase(found);
 }
 
+/// Digits of squares, added or subtracted.
+template <class Operation>
+void combine(Imatrix& to, const Imatrix& from, Operation operation) {
+  for (const InputKind kind : kInputKinds) {
+    std::vector<std::int64_t>& sums = to.at(kind).sums;
+    std::ranges::transform(sums, from.at(kind).sums, sums.begin(), operation);
+  }
+}
+
 /// Takes the sums of one table from those of another. @throws Error(bad_input) when one would be negative
 void subtract_sums(Saliency& from, const Saliency& amount) {
   const auto size = static_cast<std::size_t>(kSumsPerExpert);
@@ -203,6 +219,7 @@ void subtract_sums(Saliency& from, const Saliency& amount) {
   // Those of either sign: whether what is left is possible is checked in the end.
   std::ranges::transform(from.gram, amount.gram, from.gram.begin(), std::minus<>());
   std::ranges::transform(from.outputs, amount.outputs, from.outputs.begin(), std::minus<>());
+  combine(from.imatrix, amount.imatrix, std::minus<>());
   from.normalise();
 }
 
@@ -228,6 +245,7 @@ SaliencyFile add(SaliencyFile a, SaliencyFile b) {
   check_disjoint(portions);
   std::ranges::transform(a.saliency.sums, b.saliency.sums, a.saliency.sums.begin(), std::plus<>());
   std::ranges::transform(a.saliency.gram, b.saliency.gram, a.saliency.gram.begin(), std::plus<>());
+  combine(a.saliency.imatrix, b.saliency.imatrix, std::plus<>());
   a.saliency.normalise();
   finish(a, collapsed(std::move(portions)));
   if (!a.saliency.outputs.empty()) check_output_range(a.saliency);

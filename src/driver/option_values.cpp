@@ -37,8 +37,10 @@ Collected parse_collect(const std::vector<std::string>& words) {
       collected.gram = true;
     } else if (word == "outputs") {
       collected.outputs = true;
+    } else if (word == "imatrix") {
+      collected.imatrix = true;
     } else if (word != "none" || words.size() > 1) {
-      fail(ExitCode::usage, "--collect {}: must be gram, outputs or both, or none", fmt::join(words, " "));
+      fail(ExitCode::usage, "--collect {}: must be some of gram, outputs and imatrix, or none", fmt::join(words, " "));
     }
   }
   return collected;

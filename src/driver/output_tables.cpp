@@ -4,6 +4,7 @@
 #include <cmath>
 #include <span>
 
+#include "driver/input_tables.hpp"
 #include "kernels/check.hpp"
 
 namespace reap {
@@ -97,9 +98,12 @@ void write_output_tables(Hdf5Writer& file, const Saliency& saliency) {
     file.group("/outputs");
     file.dataset<std::int64_t>(kOutputs, {saliency.layers, saliency.experts, saliency.hidden}, saliency.outputs);
   }
+  write_input_tables(file, saliency);
 }
 
-Collected collected_in(const Hdf5Reader& file) { return {file.has("/gram"), file.has("/outputs")}; }
+Collected collected_in(const Hdf5Reader& file) {
+  return {file.has("/gram"), file.has("/outputs"), file.has("/imatrix")};
+}
 
 void read_output_tables(const Hdf5Reader& file, Saliency& table) {
   const Collected collected = collected_in(file);
@@ -115,6 +119,7 @@ void read_output_tables(const Hdf5Reader& file, Saliency& table) {
     table.hidden = file.extents<std::int64_t>(kOutputs, 3)[2];
     table.outputs = file.read<std::int64_t>(kOutputs, {table.layers, table.experts, table.hidden});
   }
+  if (collected.imatrix) read_input_tables(file, table);
   check_output_tables(file.file(), table);
 }
 
@@ -122,6 +127,7 @@ void check_output_tables(const std::string& file, const Saliency& table) {
   const Collected collected = table.collected();
   if (collected == Collected()) return;
   const FieldTotals totals = reap::totals(table);
+  if (collected.imatrix) check_input_tables(file, table, totals);
   for (std::int64_t layer = 0; layer < table.layers; ++layer) {
     const LayerCheck check(file, table, totals, layer);
     if (collected.gram) check.gram();

@@ -39,6 +39,7 @@ std::string difference(const SaliencyInfo& a, const SaliencyInfo& b) {
   if (a.numerics_id != b.numerics_id) return fmt::format("numerics '{}', not '{}'", a.numerics_id, b.numerics_id);
   if (b.collected.gram && !a.collected.gram) return "no gram (--collect)";
   if (b.collected.outputs && !a.collected.outputs) return "no outputs (--collect)";
+  if (b.collected.imatrix && !a.collected.imatrix) return "no imatrix (--collect)";
   return "";
 }
 

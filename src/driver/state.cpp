@@ -178,7 +178,10 @@ std::optional<StartingPoint> StateFolder::all_load(const Comm& world, std::strin
     }
     generation_ = generations.back();
     Snapshot snapshot = std::move(opened->state.snapshot);
-    if (world.rank() != 0) snapshot.saliency.gram = snapshot.saliency.outputs = {};
+    if (world.rank() != 0) {
+      snapshot.saliency.gram = snapshot.saliency.outputs = {};
+      snapshot.saliency.imatrix = {};
+    }
     return StartingPoint{std::move(snapshot), [opened](std::int64_t block, float* x) {
                            const auto& held = opened->state.held;
                            const auto record = std::ranges::lower_bound(held, block, {}, &HeldRecord::block);

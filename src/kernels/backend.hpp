@@ -12,6 +12,7 @@
 #include "kernels/fields.hpp"
 #include "kernels/pairs.hpp"
 #include "kernels/quantize.hpp"
+#include "kernels/squares.hpp"
 
 namespace reap {
 
@@ -166,7 +167,8 @@ class Backend {
                        std::span<const ExpertWeights> weights, // [experts]
                        void* f,                                // [slots, hidden] act, in grouped order
                        float* norm,                            // [slots] ||f||_2 (sum of squares in fp64, rounded once)
-                       float* max_abs) = 0;                    // [slots] max |f|
+                       float* max_abs,                         // [slots] max |f|
+                       const SquareSums& inner) = 0;           // of silu(w1 x) * w3 x as it enters w2, per expert
 
   /// x[r] += sum over j ascending of gate_value[r, j] * f[position[r, j]], in fp32.
   virtual void combine(const void* f,                 // [slots, hidden] act
@@ -206,6 +208,12 @@ class Backend {
                                   const std::int32_t* position,  // [rows, top_k] grouped place
                                   std::int64_t rows, std::int64_t top_k, std::int64_t hidden,
                                   std::int64_t* sums) = 0;       // [experts, hidden] +=
+
+  /// Adds the squares of the elements of rows to those of their group: exact in fp64, rounded once, to nearest even.
+  virtual void accumulate_squares(const void* x,                        // [.., width] act
+                                  const std::int32_t* row,              // row of x at each place, or null: its number
+                                  std::span<const std::int64_t> start,  // host, [groups + 1] first place of each group
+                                  std::int64_t width, const SquareSums& to) = 0;
 
   /// The prediction of each row. A row with a logit that is not finite has an nll that is not finite.
   virtual void predict(const float* logits,          // [rows, vocab]

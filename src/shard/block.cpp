@@ -1,6 +1,7 @@
 #include "shard/block.hpp"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "kernels/check.hpp"
@@ -82,24 +83,28 @@ BlockForward::BlockForward(const Model& model, const Placement& placement, Backe
 }
 
 LayerTrace BlockForward::all_layer(const LayerWeights& weights, const float* gate_bias, const BlockRows& block,
-                                   float* x) {
+                                   float* x, const InputSums& sums) {
   const std::int64_t rows = block.rows();
-  attention(weights, block, x);
+  attention(weights, block, sums, x);
   route(weights, gate_bias, rows, x);
   if (placement_.grid.ep == 1) {
-    own_experts(weights, rows);
+    own_experts(weights, rows, sums);
   } else {
-    all_group_experts(weights, rows);
+    all_group_experts(weights, rows, sums);
   }
   backend_.combine(f_.data(), position_.data(), gate_value_.data(), rows, model_.router.top_k, model_.hidden, x);
   return {moe_input_.data(), logits_.data(), expert_.data(),  gate_value_.data(),
           position_.data(),  norm_.data(),   max_abs_.data(), f_.data()};
 }
 
-void BlockForward::attention(const LayerWeights& weights, const BlockRows& block, float* x) {
+void BlockForward::attention(const LayerWeights& weights, const BlockRows& block, const InputSums& sums, float* x) {
   const std::int64_t rows = block.rows();
+  const std::array<std::int64_t, 2> all{0, rows};
   operations::note("attention");
   backend_.rms_norm(x, weights.input_norm.data(), model_.norm_eps, rows, model_.hidden, nullptr, attention_in_.data());
+  if (sums.attention.sums != nullptr) {
+    backend_.accumulate_squares(attention_in_.data(), nullptr, all, model_.hidden, sums.attention);
+  }
   backend_.matmul(attention_in_.data(), rows, *weights.q, q_.data(), false);
   link_.progress();
   backend_.matmul(attention_in_.data(), rows, *weights.k, k_.data(), false);
@@ -110,6 +115,9 @@ void BlockForward::attention(const LayerWeights& weights, const BlockRows& block
   backend_.attention(q_act_.data(), k_act_.data(), v_act_.data(), block.start(), model_.attention,
                      attention_out_.data());
   link_.progress();
+  if (sums.output.sums != nullptr) {
+    backend_.accumulate_squares(attention_out_.data(), nullptr, all, q_width_, sums.output);
+  }
   backend_.matmul(attention_out_.data(), rows, *weights.o, x, true);
   link_.progress();
 }
@@ -130,17 +138,21 @@ std::int64_t BlockForward::group(std::int64_t slots) {
 }
 
 /// f, norm and max_abs of the grouped slots, with room behind them for `returned` more.
-void BlockForward::compute_experts(const LayerWeights& weights, std::int64_t returned) {
+void BlockForward::compute_experts(const LayerWeights& weights, std::int64_t returned, const InputSums& sums) {
   const std::int64_t places = start_.back() + returned;
   make_room(f_, backend_.memory(), places * model_.hidden * act_bytes_);
   make_room(norm_, backend_.memory(), places);
   make_room(max_abs_, backend_.memory(), places);
   operations::note("experts");
-  backend_.experts(expert_in_.data(), row_.data(), start_, weights.experts, f_.data(), norm_.data(), max_abs_.data());
+  backend_.experts(expert_in_.data(), row_.data(), start_, weights.experts, f_.data(), norm_.data(), max_abs_.data(),
+                   sums.inner);
+  if (sums.experts.sums != nullptr) {
+    backend_.accumulate_squares(expert_in_.data(), row_.data(), start_, model_.hidden, sums.experts);
+  }
   link_.progress();
 }
 
-void BlockForward::own_experts(const LayerWeights& weights, std::int64_t rows) {
+void BlockForward::own_experts(const LayerWeights& weights, std::int64_t rows, const InputSums& sums) {
   const auto slots = static_cast<std::size_t>(group(rows * model_.router.top_k));
   host_row_.resize(slots);
   backend_.download(host_row_.data(), order_.data(), slots * sizeof(std::int32_t));
@@ -148,10 +160,10 @@ void BlockForward::own_experts(const LayerWeights& weights, std::int64_t rows) {
   const auto top_k = static_cast<std::int32_t>(model_.router.top_k);
   for (std::int32_t& slot : host_row_) slot /= top_k;
   backend_.upload(row_.data(), host_row_.data(), slots * sizeof(std::int32_t));
-  compute_experts(weights, 0);
+  compute_experts(weights, 0, sums);
 }
 
-void BlockForward::all_group_experts(const LayerWeights& weights, std::int64_t rows) {
+void BlockForward::all_group_experts(const LayerWeights& weights, std::int64_t rows, const InputSums& sums) {
   const auto top_k = static_cast<std::int32_t>(model_.router.top_k);
   const auto own = static_cast<std::size_t>(rows * top_k);
   host_expert_.resize(own);
@@ -173,7 +185,7 @@ void BlockForward::all_group_experts(const LayerWeights& weights, std::int64_t r
     slot = s < own ? slot / top_k : came[s - own].row;
   }
   backend_.upload(row_.data(), host_row_.data(), computed * sizeof(std::int32_t));
-  compute_experts(weights, exchange_.sent_slots());
+  compute_experts(weights, exchange_.sent_slots(), sums);
 
   const std::span<std::int32_t> position(host_position_);
   exchange_.all_collect(std::span(host_expert_).first(own), position.subspan(own), static_cast<std::int64_t>(computed),

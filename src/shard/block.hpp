@@ -53,6 +53,11 @@ struct LayerTrace {
   const std::byte* f;            // by position: [hidden] act
 };
 
+/// Where squares of a layer's inputs are added; of experts, those of this rank.
+struct InputSums {
+  SquareSums attention, output, experts, inner;  // by InputKind (imatrix.hpp)
+};
+
 /// The forward pass of decoder layers over blocks, one at a time. Holds the working memory of the largest block.
 class BlockForward {
  public:
@@ -61,15 +66,17 @@ class BlockForward {
   /// x <- x + Attention(RMSNorm(x)); x <- x + MoE(RMSNorm(x)). All ranks of an expert group call it together, those
   /// without a block with zero rows.
   /// @param gate_bias  [experts] added to the scores that experts are chosen by
-  LayerTrace all_layer(const LayerWeights& weights, const float* gate_bias, const BlockRows& block, float* x);
+  /// @param sums       on every rank of the group, or on none
+  LayerTrace all_layer(const LayerWeights& weights, const float* gate_bias, const BlockRows& block, float* x,
+                       const InputSums& sums = {});
 
  private:
-  void attention(const LayerWeights& weights, const BlockRows& block, float* x);
+  void attention(const LayerWeights& weights, const BlockRows& block, const InputSums& sums, float* x);
   void route(const LayerWeights& weights, const float* gate_bias, std::int64_t rows, const float* x);
-  void own_experts(const LayerWeights& weights, std::int64_t rows);
-  void all_group_experts(const LayerWeights& weights, std::int64_t rows);
+  void own_experts(const LayerWeights& weights, std::int64_t rows, const InputSums& sums);
+  void all_group_experts(const LayerWeights& weights, std::int64_t rows, const InputSums& sums);
   std::int64_t group(std::int64_t slots);
-  void compute_experts(const LayerWeights& weights, std::int64_t returned);
+  void compute_experts(const LayerWeights& weights, std::int64_t returned, const InputSums& sums);
 
   const Model& model_;
   const Placement& placement_;

@@ -87,8 +87,12 @@ class Arithmetic {
     const std::int64_t fields = work_.groups * experts * (8 * kSumsPerExpert + 4);
     const std::int64_t collected = (work_.collected.gram ? 8 * kDigits * pair_count(experts) : 0) +
                                    (work_.collected.outputs ? 8 * experts * hidden_ : 0);
+    const std::int64_t inputs = work_.collected.imatrix ? 8 * kSquareDigits * (hidden_ + q_) : 0;
+    const std::int64_t per_expert = work_.collected.imatrix ? 8 * kSquareDigits * (hidden_ + model_.expert.inner) : 0;
+    const std::int64_t squares =
+        own * (inputs + ceil_div(experts, grid_.ep) * per_expert) + 3 * model_.layers * (inputs + experts * per_expert);
     const std::int64_t dots = work_.collected.gram ? 8 * rows_ * pair_count(top_k_) : 0;
-    return (own + model_.layers) * fields + (own + 3 * model_.layers) * collected + dots;
+    return (own + model_.layers) * fields + (own + 3 * model_.layers) * collected + squares + dots;
   }
 
   std::int64_t hidden_states(std::int64_t rows) const {

@@ -1,5 +1,8 @@
 #include "shard/observation.hpp"
 
+#include <algorithm>
+
+#include "shard/input_tally.hpp"
 #include "shard/output_tally.hpp"
 #include "shard/tally.hpp"
 
@@ -13,15 +16,22 @@ class Observation final : public PassSink {
       : world_{world},
         base_{plan.start.snapshot.saliency},
         tally_{plan.model, plan.placement.layers, plan.samples.groups(), backend},
-        outputs_{plan.model, plan.placement.layers, plan.collected, backend} {}
+        outputs_{plan.model, plan.placement.layers, plan.collected, backend},
+        inputs_{plan.model, plan.placement, plan.collected.imatrix, backend} {
+    for (const Block& block : plan.blocks) longest_ = std::max(longest_, block.rows());
+  }
+
+  InputSums inputs(std::int64_t layer) override { return inputs_.at(layer, longest_); }
 
   void layer(std::int64_t layer, const BlockRows& rows, const LayerTrace& trace) override {
     tally_.add(layer, rows, trace);
     outputs_.add(layer, rows, trace);
+    inputs_.check();
   }
   void all_sum(Snapshot& snapshot) override {
     snapshot.saliency = tally_.all_sum(world_, base_);
     outputs_.all_sum(world_, base_, snapshot.saliency);
+    snapshot.saliency.imatrix = inputs_.all_sum(world_, base_.imatrix);
   }
 
  private:
@@ -29,6 +39,8 @@ class Observation final : public PassSink {
   const Saliency& base_;
   Tally tally_;
   OutputTally outputs_;
+  InputTally inputs_;
+  std::int64_t longest_ = 0;
 };
 
 }  // namespace

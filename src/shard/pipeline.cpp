@@ -204,7 +204,7 @@ class Pass {
       take_input(layer, step, block, comes);
     }
     const float* gate_bias = masks_.gate_bias(block == kNone ? 0 : block % variants_, layer, weights);
-    const LayerTrace trace = forward_.all_layer(weights, gate_bias, rows_, x_.data());
+    const LayerTrace trace = forward_.all_layer(weights, gate_bias, rows_, x_.data(), sink_.inputs(layer));
     if (block == kNone) return;
     sink_.layer(layer, rows_, trace);
     next_layer(block) = layer + 1;
@@ -372,6 +372,7 @@ class WhileWaiting {
 
 }  // namespace
 
+InputSums PassSink::inputs(std::int64_t) { return {}; }
 void PassSink::layer(std::int64_t, const BlockRows&, const LayerTrace&) {}
 void PassSink::last(const Block&, std::int64_t, const BlockRows&, const float*) {}
 void PassSink::all_sum(Snapshot&) {}

@@ -51,6 +51,8 @@ struct PassEvents {
 class PassSink {
  public:
   virtual ~PassSink() = default;
+  /// Before each operation on a layer, also on ranks that have no block in it: where squares of inputs are added.
+  virtual InputSums inputs(std::int64_t layer);
   /// A block has been through a layer, in some variant.
   virtual void layer(std::int64_t layer, const BlockRows& rows, const LayerTrace& trace);
   /// A block has been through the last layer of the model. Its variants come in their order, one after the other.

@@ -12,13 +12,13 @@ run() {
   local name=$1 ranks=$2
   shift 2
   mpirun -n "$ranks" "$reap_dist" run --model "$REAP_TEST_DATA/m2-nano-fp8" --calibration "$REAP_TEST_DATA/calib_64x512.h5" \
-    --output "$work/$name" --ratio 0.25 0.5 --criterion reap frequency --block-tokens 1024 --collect gram outputs --max-shard-size 1MB \
+    --output "$work/$name" --ratio 0.25 0.5 --criterion reap frequency --block-tokens 1024 --collect gram outputs imatrix --max-shard-size 1MB \
     --compute "$compute" "$@" </dev/null 2>"$work/$name.log" || { cat "$work/$name.log"; exit 1; }
 }
 
 # The reference needs no mpirun at all.
 "$reap_dist" run --model "$REAP_TEST_DATA/m2-nano-fp8" --calibration "$REAP_TEST_DATA/calib_64x512.h5" --output "$work/one" \
-  --ratio 0.25 0.5 --criterion reap frequency --block-tokens 1024 --collect gram outputs --max-shard-size 1MB --compute "$compute" 2>"$work/one.log" ||
+  --ratio 0.25 0.5 --criterion reap frequency --block-tokens 1024 --collect gram outputs imatrix --max-shard-size 1MB --compute "$compute" 2>"$work/one.log" ||
   { cat "$work/one.log"; exit 1; }
 
 while read -r name ranks grid; do
@@ -60,7 +60,7 @@ for trial in 1 2 3; do
     ranks=$1
     shift
     mpirun -n "$ranks" "$reap_dist" run --model "$REAP_TEST_DATA/m2-nano-fp8" --calibration "$REAP_TEST_DATA/calib_64x512.h5" \
-      --output "$work/again" --state "$work/state" --ratio 0.25 0.5 --criterion reap frequency --block-tokens 1024 --collect gram outputs \
+      --output "$work/again" --state "$work/state" --ratio 0.25 0.5 --criterion reap frequency --block-tokens 1024 --collect gram outputs imatrix \
       --max-shard-size 1MB --compute "$compute" "$@" </dev/null 2>"$work/again.log" &
     job=$!
     for ((wait = 0; wait < 300; ++wait)); do  # until it computes; there is nothing to save before

@@ -23,7 +23,7 @@ expect() {
 # quietly ARGS...: must succeed
 quietly() { "$reap_dist" "$@" >"$work/out" 2>"$work/err" || { echo "FAILED: reap_dist $*"; cat "$work/err"; exit 1; }; }
 same() { cmp "$work/$1" "$work/$2" || failures=$((failures + 1)); }
-observe() { quietly observe --model "$nano" --calibration "$REAP_TEST_DATA/$1" --saliency "$work/$2" --compute fp32 --block-tokens 1024 --collect gram outputs "${@:3}"; }
+observe() { quietly observe --model "$nano" --calibration "$REAP_TEST_DATA/$1" --saliency "$work/$2" --compute fp32 --block-tokens 1024 --collect gram outputs imatrix "${@:3}"; }
 merge() { quietly merge --saliency "$work/$1" "${@:2}"; }
 
 observe calib_64x512.h5 a.h5
@@ -41,7 +41,7 @@ same only-b.h5 b.h5
 observe calib_64x512.h5 part-1.h5 --part 1/3
 observe calib_64x512.h5 part-2.h5 --part 2/3 --threads 2
 mpirun -n 2 "$reap_dist" observe --model "$nano" --calibration "$REAP_TEST_DATA/calib_64x512.h5" --saliency part-3.h5 \
-  --compute fp32 --block-tokens 1024 --collect gram outputs --part 3/3 --pp 2 </dev/null 2>err || { cat err; exit 1; }
+  --compute fp32 --block-tokens 1024 --collect gram outputs imatrix --part 3/3 --pp 2 </dev/null 2>err || { cat err; exit 1; }
 merge parts.h5 part-3.h5 part-1.h5 part-2.h5
 same parts.h5 a.h5
 merge two.h5 part-3.h5 part-1.h5

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -39,7 +40,8 @@ struct Result {
 };
 
 Result run_experts(Backend& on, const std::vector<StoredExpert>& stored, const std::vector<float>& x,
-                   const std::vector<std::int32_t>& row, const std::vector<std::int64_t>& start) {
+                   const std::vector<std::int32_t>& row, const std::vector<std::int64_t>& start,
+                   std::vector<std::int64_t>* squares = nullptr) {
   std::vector<std::unique_ptr<Weight>> packed;
   std::vector<ExpertWeights> weights;
   for (const StoredExpert& expert : stored) {
@@ -52,7 +54,16 @@ Result run_experts(Backend& on, const std::vector<StoredExpert>& stored, const s
   const auto rows = upload(on, row);
   const auto f = act_buffer(on, slots * stored[0].w2.rows());
   const Buffer<float> norm(on.memory(), slots), max_abs(on.memory(), slots);
-  on.experts(x_act.data(), rows.data(), start, weights, f.data(), norm.data(), max_abs.data());
+  on.experts(x_act.data(), rows.data(), start, weights, f.data(), norm.data(), max_abs.data(), {});
+  if (squares != nullptr) {
+    const std::size_t size = stored.size() * kSquareDigits * static_cast<std::size_t>(stored[0].w1.rows());
+    const auto sums = upload(on, std::vector<std::int64_t>(size));
+    const auto bad = upload(on, std::vector<std::int64_t>{0});
+    on.experts(x_act.data(), rows.data(), start, weights, f.data(), norm.data(), max_abs.data(),
+               {sums.data(), bad.data()});
+    *squares = download(on, sums);
+    EXPECT_EQ(download(on, bad)[0], 0);
+  }
   return {download_act(on, f), download(on, norm), download(on, max_abs)};
 }
 
@@ -208,11 +219,45 @@ TEST_P(ExpertsTest, SlotsDependOnNothingElse) {
   }
 }
 
+TEST_P(ExpertsTest, SumSquaresOfWhatEntersTheSecondProduct) {
+  if (std::string_view(backend->numerics_id()).starts_with("cuda")) GTEST_SKIP() << "GPUs do not sum squares";
+  // w2 with a single one shows one inner channel as f, exactly.
+  constexpr std::int64_t kHidden = 160, kInner = 136, kRows = 90;
+  const std::vector<std::int64_t> start{0, 45, 45, 700};
+  std::vector<std::int32_t> row(700);
+  for (std::size_t i = 0; i < row.size(); ++i) row[i] = static_cast<std::int32_t>(i * 13 % kRows);
+  const std::vector<float> x = random_values(kRows * kHidden, 7);
+  std::vector<StoredExpert> stored = random_experts(DType::f32, {kHidden, kInner}, 3);
+  const float one = 1.0f;
+  std::uint32_t unit = 0;
+  std::memcpy(&unit, &one, sizeof one);
+  for (StoredExpert& expert : stored) {
+    for (std::int64_t n = 0; n < kHidden; ++n) {
+      for (std::int64_t k = 0; k < kInner; ++k) expert.w2.set_bits(n, k, n == k ? unit : 0);
+    }
+  }
+  std::vector<std::int64_t> digits;
+  const Result got = run_experts(*backend, stored, x, row, start, &digits);
+  for (std::size_t expert = 0; expert < stored.size(); ++expert) {
+    for (std::size_t channel = 0; channel < kInner; ++channel) {
+      double expected = 0;
+      for (std::int64_t slot = start[expert]; slot < start[expert + 1]; ++slot) {
+        const double h = got.f[static_cast<std::size_t>(slot) * kHidden + channel];
+        expected += h * h;
+      }
+      const std::size_t low = expert * kSquareDigits * kInner + channel;
+      const double sum = static_cast<double>(digits[low + kInner]) + std::ldexp(static_cast<double>(digits[low]), -32);
+      ASSERT_NEAR(sum, expected, 0x1p-32 * 700) << "expert " << expert << " channel " << channel;
+    }
+  }
+  EXPECT_EQ(run_experts(*backend, stored, x, row, start), got) << "summing changes nothing";
+}
+
 TEST_P(ExpertsTest, AcceptNoSlotsAndNoExperts) {
   const std::vector<StoredExpert> stored = random_experts(DType::bf16, {32, 16}, 2);
   EXPECT_TRUE(run_experts(*backend, stored, random_values(32, 1), {}, {0, 0, 0}).f.empty());
   const std::vector<std::int64_t> start{0};
-  backend->experts(nullptr, nullptr, start, {}, nullptr, nullptr, nullptr);
+  backend->experts(nullptr, nullptr, start, {}, nullptr, nullptr, nullptr, {});
 }
 
 TEST_P(ExpertsTest, ShowWhatIsNotFiniteInItsOwnSlotOnly) {

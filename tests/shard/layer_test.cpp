@@ -68,7 +68,7 @@ class RecordingBackend : public Backend {
     unused();
   }
   void experts(const void*, const std::int32_t*, std::span<const std::int64_t>, std::span<const ExpertWeights>, void*,
-               float*, float*) override {
+               float*, float*, const SquareSums&) override {
     unused();
   }
   void combine(const void*, const std::int32_t*, const float*, std::int64_t, std::int64_t, std::int64_t,
@@ -86,6 +86,10 @@ class RecordingBackend : public Backend {
   }
   void accumulate_outputs(const std::int32_t*, const void*, const std::int32_t*, std::int64_t, std::int64_t,
                           std::int64_t, std::int64_t*) override {
+    unused();
+  }
+  void accumulate_squares(const void*, const std::int32_t*, std::span<const std::int64_t>, std::int64_t,
+                          const SquareSums&) override {
     unused();
   }
   void predict(const float*, const std::int32_t*, std::int64_t, std::int64_t, Prediction*) override { unused(); }

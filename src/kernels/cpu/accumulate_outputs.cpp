@@ -66,4 +66,25 @@ void accumulate_outputs(const Run& run, const std::int32_t* expert, const void* 
   }
 }
 
+// Each thread adds its columns of all rows.
+void accumulate_squares(const Run& run, const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
+                        std::int64_t width, const SquareSums& to) {
+  const bool is_bf16 = run.compute == Compute::bf16;
+  bool good = true;
+#pragma omp parallel for num_threads(run.threads) schedule(static) reduction(&& : good)
+  for (std::int64_t part = 0; part < run.threads; ++part) {
+    const std::int64_t first = width * part / run.threads;
+    const std::int64_t last = width * (part + 1) / run.threads;
+    for (std::size_t group = 0; group + 1 < start.size(); ++group) {
+      std::int64_t* const low = to.sums + static_cast<std::int64_t>(group) * kSquareDigits * width + first;
+      for (std::int64_t place = start[group]; place < start[group + 1]; ++place) {
+        const std::int64_t at = row == nullptr ? place : row[place];
+        const bool fits = run.vector.add_squares(x, is_bf16, at * width + first, last - first, low, low + width);
+        good = good && fits;
+      }
+    }
+  }
+  if (!good) *to.bad = 1;
+}
+
 }  // namespace reap::cpu

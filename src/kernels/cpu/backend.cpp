@@ -90,8 +90,9 @@ void CpuBackend::group_slots(const std::int32_t* expert, std::int64_t slots, std
 }
 
 void CpuBackend::experts(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
-                         std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs) {
-  experts_.run(run_, workers_, x, row, start, weights, f, norm, max_abs);
+                         std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs,
+                         const SquareSums& inner) {
+  experts_.run(run_, workers_, x, row, start, weights, f, norm, max_abs, inner);
 }
 
 void CpuBackend::combine(const void* f, const std::int32_t* position, const float* gate_value, std::int64_t rows,
@@ -117,6 +118,11 @@ void CpuBackend::accumulate_pairs(const std::int32_t* expert, const float* gate_
 void CpuBackend::accumulate_outputs(const std::int32_t* expert, const void* f, const std::int32_t* position,
                                     std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) {
   cpu::accumulate_outputs(run_, expert, f, position, rows, top_k, hidden, sums);
+}
+
+void CpuBackend::accumulate_squares(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
+                                    std::int64_t width, const SquareSums& to) {
+  cpu::accumulate_squares(run_, x, row, start, width, to);
 }
 
 void CpuBackend::predict(const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,

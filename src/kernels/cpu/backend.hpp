@@ -36,7 +36,8 @@ class CpuBackend final : public Backend {
   void group_slots(const std::int32_t* expert, std::int64_t slots, std::int32_t first, std::int64_t count,
                    std::int32_t* order, std::int32_t* position, std::int64_t* start) override;
   void experts(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
-               std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs) override;
+               std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs,
+               const SquareSums& inner) override;
   void combine(const void* f, const std::int32_t* position, const float* gate_value, std::int64_t rows,
                std::int64_t top_k, std::int64_t hidden, float* x) override;
   void accumulate(const std::int32_t* expert, const float* gate_value, const float* norm, const float* max_abs,
@@ -47,6 +48,8 @@ class CpuBackend final : public Backend {
                         std::int64_t experts, std::int64_t* sums, std::int64_t* bad_slot) override;
   void accumulate_outputs(const std::int32_t* expert, const void* f, const std::int32_t* position, std::int64_t rows,
                           std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) override;
+  void accumulate_squares(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
+                          std::int64_t width, const SquareSums& to) override;
   void predict(const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
                Prediction* prediction) override;
   void diverge(const float* p_logits, const Prediction* p, const float* q_logits, const Prediction* q,

@@ -25,14 +25,14 @@ void store_act(const Run& run, float* values, std::int64_t count, bool wide, std
 }  // namespace
 
 std::vector<Experts::Task> Experts::tasks_over(std::span<const std::int64_t> start, std::int64_t panels,
-                                               std::int64_t tile) {
+                                               std::int64_t tile, std::int64_t chunk_rows) {
   std::vector<Task> tasks;
   std::int64_t place = 0;
   for (std::size_t expert = 0; expert + 1 < start.size(); ++expert) {
     const std::int64_t slots = start[expert + 1] - start[expert];
     for (std::int64_t panel = 0; panel < panels; ++panel) {
-      for (std::int64_t chunk = 0; chunk < slots; chunk += kChunkRows) {
-        tasks.push_back({expert, panel, start[expert] + chunk, std::min(kChunkRows, slots - chunk), place + chunk});
+      for (std::int64_t chunk = 0; chunk < slots; chunk += chunk_rows) {
+        tasks.push_back({expert, panel, start[expert] + chunk, std::min(chunk_rows, slots - chunk), place + chunk});
       }
     }
     place += round_up(slots, tile);
@@ -42,7 +42,7 @@ std::vector<Experts::Task> Experts::tasks_over(std::span<const std::int64_t> sta
 
 void Experts::run(const Run& run, Workers& workers, const void* x, const std::int32_t* row,
                   std::span<const std::int64_t> start, std::span<const ExpertWeights> weights, void* f, float* norm,
-                  float* max_abs) {
+                  float* max_abs, const SquareSums& inner) {
   REAP_CHECK(start.size() == weights.size() + 1, "{} experts, but {} group starts", weights.size(), start.size());
   if (weights.empty()) return;
   const std::int64_t slots = start.back();
@@ -58,19 +58,25 @@ void Experts::run(const Run& run, Workers& workers, const void* x, const std::in
   }
   const TileProduct& second = w2.product(0);
   const std::int64_t tile = second.tile();
-  const std::vector<Task> first_tasks = tasks_over(start, w1.panels(), tile);
-  const std::vector<Task> second_tasks = tasks_over(start, w2.panels(), tile);
+  const std::vector<Task> first_tasks = tasks_over(start, w1.panels(), tile, kChunkRows);
+  const std::vector<Task> second_tasks = tasks_over(start, w2.panels(), tile, kChunkRows);
+  // An expert's slots in one piece: they add to the same sums.
+  const std::vector<Task> square_tasks =
+      inner.sums == nullptr ? std::vector<Task>() : tasks_over(start, w1.panels(), tile, slots);
   const std::int64_t places = slots + static_cast<std::int64_t>(weights.size()) * (tile - 1);
   reserve(inner_, places * second.cols() * static_cast<std::int64_t>(size_of(second.dtype())));
   reserve(panel_square_sum_, slots * w2.panels());
   reserve(panel_max_, slots * w2.panels());
   const RowSource source{x, activation_dtype(run.compute), w1.cols(), row};
 
-#pragma omp parallel num_threads(run.threads)
+  bool good = true;
+#pragma omp parallel num_threads(run.threads) reduction(&& : good)
   {
     Worker& worker = workers.enter();
 #pragma omp for schedule(dynamic)
     for (const Task& task : first_tasks) gate_and_up(run, worker, task, weights[task.expert], source);
+#pragma omp for schedule(dynamic)
+    for (const Task& task : square_tasks) good = add_squares(run, w1, w2, task, inner.sums) && good;
 #pragma omp for schedule(dynamic)
     for (const Task& task : second_tasks) down(run, worker, task, weights[task.expert], static_cast<std::byte*>(f));
 #pragma omp for schedule(static)
@@ -87,6 +93,7 @@ void Experts::run(const Run& run, Workers& workers, const void* x, const std::in
       max_abs[slot] = max;
     }
   }
+  if (!good) *inner.bad = 1;
 }
 
 void Experts::gate_and_up(const Run& run, Worker& worker, const Task& task, const ExpertWeights& weights,
@@ -110,6 +117,20 @@ void Experts::gate_and_up(const Run& run, Worker& worker, const Task& task, cons
       store_act(run, worker.out(0) + row * width, width, next.dtype() == DType::f32, inner_.data() + at * element);
     }
   }
+}
+
+bool Experts::add_squares(const Run& run, const PackedWeight& w1, const PackedWeight& w2, const Task& task,
+                          std::int64_t* sums) const {
+  const TileProduct& next = w2.product(0);
+  const std::int64_t channel = task.panel * PackedWeight::kPanelRows;
+  std::int64_t* const low = sums + static_cast<std::int64_t>(task.expert) * kSquareDigits * w1.rows() + channel;
+  bool good = true;
+  for (std::int64_t place = task.first_place; place < task.first_place + task.slots; ++place) {
+    good = run.vector.add_squares(inner_.data(), next.dtype() == DType::bf16, place * next.cols() + channel,
+                                  w1.panel_rows(task.panel), low, low + w1.rows()) &&
+           good;
+  }
+  return good;
 }
 
 void Experts::down(const Run& run, Worker& worker, const Task& task, const ExpertWeights& weights, std::byte* f) {

@@ -73,6 +73,9 @@ void accumulate_pairs(const Run& run, const std::int32_t* expert, const float* g
 void accumulate_outputs(const Run& run, const std::int32_t* expert, const void* f, const std::int32_t* position,
                         std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums);
 
+void accumulate_squares(const Run& run, const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
+                        std::int64_t width, const SquareSums& to);
+
 void predict(const Run& run, const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
              Prediction* prediction);
 

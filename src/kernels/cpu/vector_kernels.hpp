@@ -27,6 +27,8 @@ double square_sum_and_max(const float* x, std::int64_t count, float* max_abs);
 void pair_dots(const void* f, bool is_bf16, const std::int32_t* position, std::int64_t top_k, std::int64_t width,
                double* dots);
 void add_fixed(const void* from, bool is_bf16, std::int64_t first, std::int64_t count, std::int64_t* sums);
+bool add_squares(const void* from, bool is_bf16, std::int64_t first, std::int64_t count, std::int64_t* low,
+                 std::int64_t* high);
 float max_of(const float* x, std::int64_t count, std::int64_t* place);
 double exp_sum(const float* x, std::int64_t count, float max);
 void divergence(const float* p, float p_max, const float* q, float q_max, std::int64_t count, double shift,

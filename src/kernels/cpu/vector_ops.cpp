@@ -23,6 +23,7 @@ const VectorOps& vector_ops() {
       .square_sum_and_max = square_sum_and_max,
       .pair_dots = pair_dots,
       .add_fixed = add_fixed,
+      .add_squares = add_squares,
       .max_of = max_of,
       .exp_sum = exp_sum,
       .divergence = divergence,

@@ -83,6 +83,11 @@ struct VectorOps {
   /// sums += elements [first, first + count) of `from`, fp32 or bf16, in units of 2^-kOutputFractionBits.
   void (*add_fixed)(const void* from, bool is_bf16, std::int64_t first, std::int64_t count, std::int64_t* sums);
 
+  /// Adds the squares of elements [first, first + count) of `from`, fp32 or bf16, to their digits (squares.hpp).
+  /// @return whether all were finite and in range; others add nothing
+  bool (*add_squares)(const void* from, bool is_bf16, std::int64_t first, std::int64_t count, std::int64_t* low,
+                      std::int64_t* high);
+
   /// The largest value and its place, the first of equals; NaN is passed over. count > 0.
   float (*max_of)(const float* x, std::int64_t count, std::int64_t* place);
   /// Sum of e^(x - max) in fp64, no x above max; NaN when an x is not finite.

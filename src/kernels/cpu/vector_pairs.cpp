@@ -1,8 +1,10 @@
 #include "kernels/cpu/vector_kernels.hpp"
 #include "kernels/cpu/vector_math.hpp"
+#include "kernels/fixed128.hpp"
 #include "kernels/pairs.hpp"
+#include "kernels/squares.hpp"
 
-// Sums over rows of expert outputs, in fp64. A product of two floats is exact there, and a dot product is summed in
+// Sums over rows of activations, in fp64. A product of two floats is exact there, and a dot product is summed in
 // kSumLanes lanes (element i in lane i mod kSumLanes) and a tree over them: the same bits in every build.
 
 namespace reap::REAP_ISA {
@@ -136,6 +138,44 @@ void add_fixed_as(const T* from, std::int64_t count, std::int64_t* sums) {
   for (std::int64_t lane = 0; i + lane < count; ++lane) sums[i + lane] += added[lane];
 }
 
+/// Adds squares in fixed point, each rounded to nearest even: its integer to the high digits, the rest, which is exact
+/// and of either sign, to the low ones. @return whether all were in range; others add nothing
+template <class T>
+bool add_squares_as(const T* from, std::int64_t count, std::int64_t* low, std::int64_t* high) {
+  constexpr double kUnits = static_cast<double>(std::int64_t{1} << kSquareFractionBits);
+  constexpr double kRound = 0x1.8p52;  // adding it rounds to an integer, which is in the low bits of the sum
+  constexpr std::int64_t kRoundBits = __builtin_bit_cast(std::int64_t, kRound);
+  LongVec good = ~LongVec{};
+  const auto add = [&good](const T* value, std::int64_t* low_sum, std::int64_t* high_sum) {
+    const DoubleVec wide = widen(value);
+    const DoubleVec square = wide * wide;
+    const LongVec fits = square < kSquareLimit;
+    good &= fits;
+    const DoubleVec term = fits ? square : DoubleVec{};
+    const DoubleVec whole = term + kRound;
+    const DoubleVec rest = (term - (whole - kRound)) * kUnits + kRound;
+    LooseLongs& low_to = *reinterpret_cast<LooseLongs*>(low_sum);
+    LooseLongs& high_to = *reinterpret_cast<LooseLongs*>(high_sum);
+    low_to = low_to + (reinterpret_cast<LongVec>(rest) - kRoundBits);
+    high_to = high_to + (reinterpret_cast<LongVec>(whole) - kRoundBits);
+  };
+  std::int64_t i = 0;
+  for (; i + kDoubleLanes <= count; i += kDoubleLanes) add(from + i, low + i, high + i);
+  if (i < count) {
+    T values[kDoubleLanes] = {};
+    std::int64_t added[2][kDoubleLanes] = {};
+    for (std::int64_t lane = 0; i + lane < count; ++lane) values[lane] = from[i + lane];
+    add(values, added[0], added[1]);
+    for (std::int64_t lane = 0; i + lane < count; ++lane) {
+      low[i + lane] += added[0][lane];
+      high[i + lane] += added[1][lane];
+    }
+  }
+  bool all = true;
+  for (int lane = 0; lane < kDoubleLanes; ++lane) all = all && good[lane] != 0;
+  return all;
+}
+
 }  // namespace
 
 void pair_dots(const void* f, bool is_bf16, const std::int32_t* position, std::int64_t top_k, std::int64_t width,
@@ -153,6 +193,12 @@ void add_fixed(const void* from, bool is_bf16, std::int64_t first, std::int64_t 
   } else {
     add_fixed_as(static_cast<const float*>(from) + first, count, sums);
   }
+}
+
+bool add_squares(const void* from, bool is_bf16, std::int64_t first, std::int64_t count, std::int64_t* low,
+                 std::int64_t* high) {
+  if (is_bf16) return add_squares_as(static_cast<const bf16*>(from) + first, count, low, high);
+  return add_squares_as(static_cast<const float*>(from) + first, count, low, high);
 }
 
 }  // namespace reap::REAP_ISA

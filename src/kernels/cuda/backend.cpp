@@ -9,6 +9,10 @@
 namespace reap::cuda {
 namespace {
 
+[[noreturn]] void fail_squares() {
+  fail(ExitCode::usage, "--collect imatrix: GPUs do not sum squares of inputs; give --device cpu as well");
+}
+
 cudaDeviceProp properties_of(int device) {
   cudaDeviceProp properties;
   REAP_CUDA(cudaGetDeviceProperties(&properties, device));
@@ -147,8 +151,10 @@ void CudaBackend::group_slots(const std::int32_t* expert, std::int64_t slots, st
 }
 
 void CudaBackend::experts(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
-                          std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs) {
+                          std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs,
+                          const SquareSums& inner) {
   REAP_CUDA_REQUIRE(start.size() == weights.size() + 1, "experts and group starts that do not match");
+  if (inner.sums != nullptr) fail_squares();
   if (weights.empty() || start.back() == 0) return;
   cuda::experts(begin(), x, row, start, weights, f, norm, max_abs);
 }
@@ -176,6 +182,11 @@ void CudaBackend::accumulate_pairs(const std::int32_t* expert, const float* gate
 void CudaBackend::accumulate_outputs(const std::int32_t* expert, const void* f, const std::int32_t* position,
                                     std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) {
   cuda::accumulate_outputs(begin(), expert, f, position, rows, top_k, hidden, sums);
+}
+
+void CudaBackend::accumulate_squares(const void*, const std::int32_t*, std::span<const std::int64_t>, std::int64_t,
+                                     const SquareSums&) {
+  fail_squares();
 }
 
 void CudaBackend::predict(const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
