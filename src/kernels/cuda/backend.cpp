@@ -10,7 +10,7 @@ namespace reap::cuda {
 namespace {
 
 [[noreturn]] void fail_squares() {
-  fail(ExitCode::usage, "--collect imatrix: GPUs do not sum squares of inputs; give --device cpu as well");
+  throw Error(ExitCode::usage, "--collect imatrix: GPUs do not sum squares of inputs; give --device cpu as well");
 }
 
 cudaDeviceProp properties_of(int device) {
@@ -173,14 +173,14 @@ void CudaBackend::accumulate(const std::int32_t* expert, const float* gate_value
 }
 
 void CudaBackend::accumulate_pairs(const std::int32_t* expert, const float* gate_value, const void* f,
-                                  const std::int32_t* position, std::int64_t rows, std::int64_t top_k,
-                                  std::int64_t hidden, std::int64_t experts, std::int64_t* sums,
-                                  std::int64_t* bad_slot) {
+                                   const std::int32_t* position, std::int64_t rows, std::int64_t top_k,
+                                   std::int64_t hidden, std::int64_t experts, std::int64_t* sums,
+                                   std::int64_t* bad_slot) {
   cuda::accumulate_pairs(begin(), expert, gate_value, f, position, rows, top_k, hidden, experts, sums, bad_slot);
 }
 
 void CudaBackend::accumulate_outputs(const std::int32_t* expert, const void* f, const std::int32_t* position,
-                                    std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) {
+                                     std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) {
   cuda::accumulate_outputs(begin(), expert, f, position, rows, top_k, hidden, sums);
 }
 
