@@ -13,6 +13,7 @@
 #include "driver/serving_limits.hpp"
 #include "kernels/check.hpp"
 #include "kernels/fields.hpp"
+#include "shard/footprint.hpp"
 
 namespace reap {
 namespace {
@@ -119,7 +120,8 @@ Estimate all_estimate(const Comm& world, const Options& o, Log& log) {
     choose(setup.task(e.folder.model, e.ranks, o), e);
     e.outputs = outputs_of(o, e);
     const Model& model = e.folder.model;
-    e.saliency_bytes = model.layers * e.work.groups * model.router.experts * (8 * kSumsPerExpert + 4);
+    e.saliency_bytes =
+        model.layers * e.work.groups * model.router.experts * (8 * kSumsPerExpert + 4) + collected_bytes(model, e.work);
     if (!o.output.empty()) e.free_bytes = static_cast<std::int64_t>(fs::space(existing_parent(o.output)).available);
   });
   return e;

@@ -44,8 +44,9 @@ void check_input_tables(const std::string& file, const Saliency& table, const Fi
       const bool unseen = is_per_expert(kind) && totals.count[static_cast<std::size_t>(at)] == 0;
       const bool zero = std::ranges::all_of(row, [](std::int64_t digit) { return digit == 0; });
       if (canonical_squares(row) && (zero || !unseen)) continue;
-      fail(ExitCode::bad_input, "{}: {}: layer {}, row {}: {}: the file is damaged", file, path_of(kind), at / rows,
-           at % rows, unseen ? "sums of an expert without tokens" : "digits are not in canonical form");
+      const std::string expert = is_per_expert(kind) ? fmt::format(", expert {}", at % rows) : "";
+      fail(ExitCode::bad_input, "{}: {}: layer {}{}: {}: the file is damaged", file, path_of(kind), at / rows, expert,
+           unseen ? "sums of an expert without tokens" : "digits are not in canonical form");
     }
   }
 }

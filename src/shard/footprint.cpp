@@ -85,15 +85,14 @@ class Arithmetic {
     const std::int64_t own = most_layers(model_, grid_);
     const std::int64_t experts = model_.router.experts;
     const std::int64_t fields = work_.groups * experts * (8 * kSumsPerExpert + 4);
-    const std::int64_t collected = (work_.collected.gram ? 8 * kDigits * pair_count(experts) : 0) +
-                                   (work_.collected.outputs ? 8 * experts * hidden_ : 0);
-    const std::int64_t inputs = work_.collected.imatrix ? 8 * kSquareDigits * (hidden_ + q_) : 0;
-    const std::int64_t per_expert = work_.collected.imatrix ? 8 * kSquareDigits * (hidden_ + model_.expert.inner) : 0;
-    const std::int64_t squares =
-        own * (inputs + ceil_div(experts, grid_.ep) * per_expert) + 3 * model_.layers * (inputs + experts * per_expert);
+    const std::int64_t own_experts = ceil_div(experts, grid_.ep);
     const std::int64_t dots = work_.collected.gram ? 8 * rows_ * pair_count(top_k_) : 0;
-    return (own + model_.layers) * fields + (own + 3 * model_.layers) * collected + squares + dots;
+    return (own + model_.layers) * fields + own * (output_sums() + input_sums(own_experts)) +
+           3 * model_.layers * collected() + dots;
   }
+
+  /// All that is collected of a layer besides the fields.
+  std::int64_t collected() const { return output_sums() + input_sums(model_.router.experts); }
 
   std::int64_t hidden_states(std::int64_t rows) const {
     return 4 * hidden_ * (work_.scratch ? rows_ : rows);  // a block on its way to or from the file
@@ -127,6 +126,18 @@ class Arithmetic {
   }
   std::int64_t place() const { return act_ * hidden_ + 8; }
 
+  /// output_tally.cpp, of a layer.
+  std::int64_t output_sums() const {
+    const std::int64_t experts = model_.router.experts;
+    return (work_.collected.gram ? 8 * kDigits * pair_count(experts) : 0) +
+           (work_.collected.outputs ? 8 * experts * hidden_ : 0);
+  }
+  /// input_tally.cpp, likewise.
+  std::int64_t input_sums(std::int64_t experts) const {
+    const std::int64_t channels = hidden_ + q_ + experts * (hidden_ + model_.expert.inner);
+    return work_.collected.imatrix ? 8 * kSquareDigits * channels : 0;
+  }
+
   const Model& model_;
   const Grid& grid_;
   const Workload& work_;
@@ -141,6 +152,10 @@ std::int64_t most_layers(const Model& model, const Grid& grid) { return ceil_div
 
 std::int64_t layer_bytes(const Model& model, const Grid& grid, const Workload& work) {
   return Arithmetic(model, grid, work).layer();
+}
+
+std::int64_t collected_bytes(const Model& model, const Workload& work) {
+  return model.layers * Arithmetic(model, {1, 1, 1}, work).collected();
 }
 
 std::int64_t piece_bytes(const Model& model, const Workload& work) {

@@ -29,6 +29,8 @@ Footprint footprint_of(const Model& model, const Grid& grid, const Workload& wor
 std::int64_t layer_bytes(const Model& model, const Grid& grid, const Workload& work);
 /// The largest part of it that is read in one go: attention and router, or one expert.
 std::int64_t piece_bytes(const Model& model, const Workload& work);
+/// What is collected besides the fields (Collected), in memory as in a saliency file.
+std::int64_t collected_bytes(const Model& model, const Workload& work);
 /// Most layers of any stage.
 std::int64_t most_layers(const Model& model, const Grid& grid);
 

@@ -36,9 +36,9 @@ Samples short_samples(std::int64_t vocab) {
   return test::samples_in_memory(std::move(offsets), std::move(tokens), std::vector<std::uint8_t>(kSamples), 1);
 }
 
-/// Runs a streamed pass with a quarter of the model's bytes and compares its sums with those of a resident one.
-void expect_within_a_quarter(const std::filesystem::path& path) {
-  const std::int64_t budget = weight_file_bytes(path) / 4;
+/// Runs a streamed pass with a share of the model's bytes and compares its sums with those of a resident one.
+void expect_within(int parts, const std::filesystem::path& path, const Collected& collected) {
+  const std::int64_t budget = weight_file_bytes(path) / parts;
   const Comm alone(MPI_COMM_SELF);
   const auto observer_of = [&] {
     const Checkpoint checkpoint(path);
@@ -49,7 +49,7 @@ void expect_within_a_quarter(const std::filesystem::path& path) {
   Workload work = workload_of(observer.samples(), 32);
   work.compute = Compute::bf16;
   test::Observer::Manner manner;
-  work.collected = manner.collected = {.gram = true};
+  work.collected = manner.collected = collected;
   const Machine machine = describe_machine({}, 1, CpuIsa::avx2);
   const Candidate chosen = choose_candidate({observer.model(), work, machine, 1, {}, WeightsMode::automatic, budget});
   ASSERT_TRUE(chosen.holding.streamed);
@@ -69,17 +69,30 @@ void expect_within_a_quarter(const std::filesystem::path& path) {
 
   const Saliency resident = observer.all_run(alone, {1, 1, 1}, Compute::bf16);
   EXPECT_TRUE(test::same_bits(streamed.sums, resident.sums));
+  if (!collected.imatrix) return;
+  EXPECT_EQ(streamed.imatrix, resident.imatrix);
 }
 
-TEST(MemoryBudget, AQuarterOfARandomModelIsEnough) {
-  const Comm alone(MPI_COMM_SELF);
+test::RandomModel layers_of_32_experts() {
   test::RandomModel model;
   model.layers = 6;
   model.experts = 32;
   model.hidden = 256;
   model.inner = 256;
-  const test::SharedFolder folder(alone, model);
-  expect_within_a_quarter(folder.path());
+  return model;
+}
+
+TEST(MemoryBudget, AQuarterOfARandomModelIsEnough) {
+  const Comm alone(MPI_COMM_SELF);
+  const test::SharedFolder folder(alone, layers_of_32_experts());
+  expect_within(4, folder.path(), {.gram = true});
+}
+
+// Squares of inputs take 6 MB of 77.
+TEST(MemoryBudget, AThirdIsEnoughWithSquaresOfInputs) {
+  const Comm alone(MPI_COMM_SELF);
+  const test::SharedFolder folder(alone, layers_of_32_experts());
+  expect_within(3, folder.path(), {.gram = true, .imatrix = true});
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include "driver/expect_error.hpp"
 #include "driver/hdf5.hpp"
+#include "driver/input_sums.hpp"
 #include "driver/output_sums.hpp"
 #include "driver/saliency_parts.hpp"
 #include "driver/temporary_directory.hpp"
@@ -44,6 +45,7 @@ SaliencyFile random_file(unsigned seed, const CalibrationPart& part) {
     table.max_abs[cell] = static_cast<float>(random() % 100000) / 1000.0f + 0.001f;
   }
   add_output_sums(table, seed, 4);
+  add_input_sums(table, seed);
   file.info.collected = table.collected();
   return file;
 }
@@ -56,6 +58,7 @@ SaliencyFile bare_of(SaliencyFile file) {
   file.saliency.gram.clear();
   file.saliency.outputs.clear();
   file.saliency.hidden = 0;
+  file.saliency.imatrix = {};
   return file;
 }
 
@@ -134,12 +137,35 @@ TEST_F(MergeSaliency, OutputsAndGramAreAddedToo) {
   }
 }
 
+TEST_F(MergeSaliency, SquaresOfInputsAreAddedToo) {
+  const SaliencyFile a = random_file(1, part('a', 0, 12)), b = random_file(2, part('b', 0, 12));
+  const SaliencyFile sum = add(a, b);
+  for (const InputKind kind : kInputKinds) {
+    const Imatrix::Table &one = a.saliency.imatrix.at(kind), &other = b.saliency.imatrix.at(kind),
+                         &both = sum.saliency.imatrix.at(kind);
+    ASSERT_EQ(both.sums.size(), one.sums.size());
+    const auto row = static_cast<std::size_t>(kSquareDigits * both.width);
+    for (std::size_t at = 0; at < both.sums.size(); at += row) {
+      const auto value = [&](const Imatrix::Table& table, std::int64_t channel) {
+        return square_sum(std::span(table.sums).subspan(at, row), channel);
+      };
+      for (std::int64_t channel = 0; channel < both.width; ++channel) {
+        EXPECT_DOUBLE_EQ(value(both, channel), value(one, channel) + value(other, channel)) << name_of(kind);
+      }
+    }
+  }
+}
+
 TEST_F(MergeSaliency, WhatNotAllHoldIsLeftOutInAnyOrder) {
   const SaliencyFile a = random_file(1, part('a', 0, 12));
   const SaliencyFile bare = bare_of(random_file(3, part('c', 0, 12)));
   SaliencyFile no_gram = random_file(2, part('b', 0, 12));
   no_gram.saliency.gram.clear();
-  EXPECT_EQ(add(a, no_gram).info.collected, (Collected{.gram = false, .outputs = true}));
+  SaliencyFile no_squares = random_file(4, part('d', 0, 12));
+  no_squares.saliency.imatrix = {};
+  EXPECT_EQ(add(a, no_gram).info.collected, (Collected{.gram = false, .outputs = true, .imatrix = true}));
+  EXPECT_EQ(add(a, no_squares).info.collected, (Collected{.gram = true, .outputs = true, .imatrix = false}));
+  EXPECT_EQ(bytes(add(a, no_squares)), bytes(add(no_squares, a)));
   EXPECT_EQ(bytes(add(a, no_gram)), bytes(add(no_gram, a)));
   EXPECT_EQ(add(no_gram, bare).info.collected, Collected());
   EXPECT_EQ(bytes(add(add(a, no_gram), bare)), bytes(add(bare, add(no_gram, a))));
@@ -152,6 +178,25 @@ TEST_F(MergeSaliency, OutputsOfAnotherWidthAreRefused) {
   wide.saliency.outputs.clear();
   add_output_sums(wide.saliency, 2, 5);
   expect_error(ExitCode::bad_input, {"5 wide", "4"}, [&] { add(a, wide); });
+}
+
+TEST_F(MergeSaliency, SquaresOfAnotherWidthAreRefused) {
+  const SaliencyFile a = random_file(1, part('a', 0, 12));
+  SaliencyFile wide = random_file(2, part('b', 0, 12));
+  add_input_sums(wide.saliency, 2, {3, 6, 3, 2});
+  expect_error(ExitCode::bad_input, {"'output'", "6 wide", "5"}, [&] { add(a, wide); });
+}
+
+TEST_F(MergeSaliency, SquaresMayNotLeaveTheirRange) {
+  SaliencyFile a = random_file(1, part('a', 0, 12)), b = random_file(2, part('b', 0, 12));
+  a.saliency.imatrix.at(InputKind::attention).sums[6 + 3] = kSquareSumEnd - 1;  // layer 1, high digit of channel 0
+  b.saliency.imatrix.at(InputKind::attention).sums[6 + 3] = 1;
+  expect_error(ExitCode::numerics, {"layer 1", "'attention'"}, [&] { add(a, b); });
+  a.saliency.imatrix.at(InputKind::attention).sums[6 + 3] = 0;
+  SaliencyFile less = a;
+  less.saliency.imatrix.at(InputKind::attention).sums[6 + 3] = 1;
+  expect_error(ExitCode::numerics, {"layer 1", "'attention'", "negative"},
+               [&] { subtract(add(a, random_file(2, part('b', 0, 12))), less); });
 }
 
 TEST_F(MergeSaliency, OutputsMayNotLeaveTheirRange) {

@@ -10,6 +10,7 @@
 
 #include "driver/expect_error.hpp"
 #include "driver/hdf5.hpp"
+#include "driver/input_sums.hpp"
 #include "driver/output_sums.hpp"
 #include "driver/temporary_directory.hpp"
 
@@ -120,6 +121,38 @@ TEST_F(SaliencyFileTest, RefusesImpossibleSumsOverOutputs) {
   refused({"layer 1, experts 0 and 2", "at most 0"}, [&](Saliency& t) { *digit(t, 1, 0, 2, 0) = 1; });
   refused({"/outputs/sums", "layer 0, expert 1"}, [&](Saliency& t) { t.outputs[4] = std::int64_t{1} << 50; });
   refused({"/outputs/sums", "layer 1, expert 2"}, [&](Saliency& t) { t.outputs.back() = 1; });
+}
+
+TEST_F(SaliencyFileTest, SquaresOfInputsComeBackWhereThereAreSome) {
+  Saliency table = small_table();
+  add_input_sums(table, 1);
+  const SaliencyFile back = read_saliency(write(small_info(), table));
+  EXPECT_EQ(back.info.collected, (Collected{.imatrix = true}));
+  EXPECT_EQ(back.saliency.imatrix, table.imatrix);
+  const Hdf5Reader file(directory_ / "s.h5");
+  EXPECT_EQ(file.extents<std::int64_t>("/imatrix/attention", 3), (Extents{kLayers, kSquareDigits, 3}));
+  EXPECT_EQ(file.extents<std::int64_t>("/imatrix/output", 3), (Extents{kLayers, kSquareDigits, 5}));
+  EXPECT_EQ(file.extents<std::int64_t>("/imatrix/experts", 4), (Extents{kLayers, kExperts, kSquareDigits, 3}));
+  EXPECT_EQ(file.extents<std::int64_t>("/imatrix/inner", 4), (Extents{kLayers, kExperts, kSquareDigits, 2}));
+}
+
+TEST_F(SaliencyFileTest, RefusesImpossibleSquaresOfInputs) {
+  const auto refused = [&](const std::vector<std::string>& words, InputKind kind, std::size_t at, std::int64_t value) {
+    expect_refused(words, [&](SaliencyInfo&, Saliency& table) {
+      add_input_sums(table, 1);
+      table.imatrix.at(kind).sums[at] = value;
+    });
+  };
+  constexpr std::int64_t kDigitEnd = std::int64_t{1} << 32;
+  refused({"/imatrix/attention", "layer 0", "canonical"}, InputKind::attention, 0, kDigitEnd);
+  refused({"/imatrix/attention", "layer 1", "canonical"}, InputKind::attention, 8, -1);
+  refused({"/imatrix/output", "layer 0", "canonical"}, InputKind::output, 5, kSquareSumEnd);
+  refused({"/imatrix/experts", "layer 0, expert 2", "canonical"}, InputKind::experts, 2 * 6 + 3, -1);
+  refused({"/imatrix/inner", "layer 1, expert 2", "without tokens"}, InputKind::inner, 5 * 4, 1);
+  expect_refused({"/imatrix/inner"}, [&](SaliencyInfo&, Saliency& table) {
+    add_input_sums(table, 1);
+    table.imatrix.at(InputKind::inner) = {};
+  });
 }
 
 TEST_F(SaliencyFileTest, HasTheDocumentedDatasets) {

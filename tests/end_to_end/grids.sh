@@ -41,7 +41,7 @@ dp3        3 --dp 3
 ep3        3 --ep 3
 threads-2  1 --threads 2
 stream       1 --weights stream
-stream-wave  1 --weights stream --memory-budget 17MB
+stream-wave  1 --weights stream --memory-budget 19MB
 stream-pp2   2 --weights stream --pp 2
 stream-ep2   2 --weights stream --ep 2 --scratch /tmp
 stream-dp2   2 --weights stream --dp 2

@@ -11,6 +11,7 @@
 #include "shard/block.hpp"
 #include "shard/families.hpp"
 #include "shard/head.hpp"
+#include "shard/input_tally.hpp"
 #include "shard/layer.hpp"
 #include "shard/output_tally.hpp"
 #include "shard/tally.hpp"
@@ -179,6 +180,32 @@ TEST(Footprint, SumsCountWhatIsCollected) {
     EXPECT_NEAR(static_cast<double>(footprint_of(model, {1, 1, 1}, work, {}).sums - fields - dots),
                 static_cast<double>(4 * held), 3000);
   }
+}
+
+TEST(Footprint, SumsCountSquaresOfInputs) {
+  const Checkpoint checkpoint(kData / "m2-mini-bf16");
+  const Model model = describe_model(checkpoint);
+  Workload work = workload_of(equal_samples(4, 8), 8);
+  const auto sums = [&](const Grid& grid) { return footprint_of(model, grid, work, {}).sums; };
+  const std::int64_t fields = sums({1, 1, 1});
+  const std::int64_t fields_pp = sums({2, 1, 1});
+  work.collected.imatrix = true;
+  if (allocated() == 0) GTEST_SKIP() << "this build's malloc does not tell what it holds";
+  const auto backend = make_cpu_backend(work.compute, 1, CpuIsa::automatic);
+  const auto held = [&](const Grid& grid) {
+    const std::int64_t before = allocated();
+    const InputTally own(model, place(model, grid, 0), true, *backend);
+    return allocated() - before;
+  };
+  // Those of all layers and experts are there three times more on rank 0.
+  constexpr double kSmallParts = 2000;
+  const std::int64_t all = held({1, 1, 1});
+  EXPECT_NEAR(static_cast<double>(collected_bytes(model, work)), static_cast<double>(all), kSmallParts);
+  EXPECT_NEAR(static_cast<double>(sums({1, 1, 1}) - fields), static_cast<double>(4 * all), kSmallParts);
+  EXPECT_NEAR(static_cast<double>(sums({2, 1, 1}) - fields_pp), static_cast<double>(3 * all + held({2, 1, 1})),
+              kSmallParts);
+  EXPECT_NEAR(static_cast<double>(sums({1, 3, 1}) - fields), static_cast<double>(3 * all + held({1, 3, 1})),
+              kSmallParts);
 }
 
 TEST(Footprint, PartsFollowGridAndHolding) {
