@@ -28,6 +28,7 @@ using Sums = float[kRowTiles][4];
 
 /// Queues the products of one step.
 __device__ void multiply_panels(std::uint32_t input, std::uint32_t weights, Sums& sums) {
+  hold(sums);
   warpgroup_arrive();
 #pragma unroll
   for (int k = 0; k < kPanelDepth; k += kStepDepth) {
@@ -59,8 +60,10 @@ __device__ void multiply_tile(const ExpertProduct& product, const ExpertTile& ti
     input.load(step + 2);
     commit_copies();
     warpgroup_wait<1>();
+    hold(sums);
   }
   warpgroup_wait<0>();
+  hold(sums);
 }
 
 /// First slot of the thread's warp in its tile.

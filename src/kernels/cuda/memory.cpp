@@ -132,10 +132,11 @@ void Staging::download(cudaStream_t stream, void* to_host, const void* from, std
 }
 
 void Staging::finish(cudaStream_t stream) {
-  REAP_CUDA(cudaStreamSynchronize(stream));
-  for (const Arrival& arrival : arrivals_) std::memcpy(arrival.to, arrival.from, arrival.bytes);
-  arrivals_.clear();
+  // After an error nobody may be there any more to take what was downloaded.
+  const std::vector<Arrival> arrived = std::exchange(arrivals_, {});
   waiting_ = 0;
+  REAP_CUDA(cudaStreamSynchronize(stream));
+  for (const Arrival& arrival : arrived) std::memcpy(arrival.to, arrival.from, arrival.bytes);
 }
 
 std::shared_ptr<std::byte> Slabs::take(std::int64_t bytes) {

@@ -22,6 +22,17 @@ __device__ inline std::uint64_t matrix_descriptor(std::uint32_t shared) {
 /// matrix instructions that are issued after a barrier.
 __device__ inline void publish_to_matrix_units() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+/// Keeps the compiler from moving what it does with `sums` past this place: products go on behind the instruction that
+/// queued them, which it does not know. Costs no instruction.
+template <int Tiles>
+__device__ inline void hold(float (&sums)[Tiles][4]) {
+#pragma unroll
+  for (int j = 0; j < Tiles; ++j) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(sums[j][i])::"memory");
+  }
+}
+
 /// Before the first product, and whenever other instructions have touched its registers.
 __device__ inline void warpgroup_arrive() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
