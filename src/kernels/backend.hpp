@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -66,6 +67,16 @@ struct Prediction {
   double nll;        // -ln p of the token that came; 0 when none is given
   float max;         // the largest logit
   std::int32_t top;  // its id, the lowest of equals
+};
+
+/// A slot that accumulate() or accumulate_pairs() could not add, and what it held.
+struct BadSlot {
+  static constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::max();
+  std::int64_t slot = kNone;
+  std::int64_t call = 0;  // as record_bad_slot() was told
+  std::int32_t expert = 0;
+  float gate_value = 0;
+  float norm = 0;
 };
 
 /// How far a prediction q is from a prediction p of the same row.
@@ -200,6 +211,15 @@ class Backend {
                                 std::int64_t* sums,            // [pair_count(experts), kDigits] +=, by pair_index()
                                 std::int64_t* bad_slot) = 0;   // [1] lowered to the first slot with a term that is not
                                                                // finite or out of range; such a term is not added
+
+  /// Keeps what the host may want to say of the slot that accumulate() or accumulate_pairs() has just named, so that it
+  /// need not ask before the arrays take the next values.
+  virtual void record_bad_slot(const std::int64_t* bad_slot,               // [1] as they left it
+                               std::int64_t call,                          // a number to tell this call by
+                               const std::int32_t* expert,                 // [rows, top_k], and so on: as they had it
+                               const float* gate_value, const float* norm,
+                               const std::int32_t* position,
+                               BadSlot* record) = 0;                       // [1] kept when it has a slot already
 
   /// Adds the elements of f of every slot to those of its expert, each rounded to nearest even in kOutputFractionBits.
   /// The sums mean something only where count * max_abs of an expert is below 2^31: the caller checks.

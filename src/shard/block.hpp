@@ -24,6 +24,7 @@ class BlockRows {
   void clear();  // a step without a block
 
   std::int64_t rows() const { return static_cast<std::int64_t>(host_group_.size()); }
+  std::int64_t first_sample() const { return first_sample_; }
   std::span<const std::int64_t> start() const { return start_; }  // [samples + 1] first row of each sample
   const std::int32_t* position() const { return position_.data(); }
   const std::int32_t* group() const { return group_.data(); }

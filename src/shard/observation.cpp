@@ -15,6 +15,7 @@ class Observation final : public PassSink {
   Observation(const Comm& world, const PassPlan& plan, Backend& backend)
       : world_{world},
         base_{plan.start.snapshot.saliency},
+        end_{plan.placement.layers.end},
         tally_{plan.model, plan.placement.layers, plan.samples.groups(), backend},
         outputs_{plan.model, plan.placement.layers, plan.collected, backend},
         inputs_{plan.model, plan.placement, plan.collected.imatrix, backend} {
@@ -26,7 +27,7 @@ class Observation final : public PassSink {
   void layer(std::int64_t layer, const BlockRows& rows, const LayerTrace& trace) override {
     tally_.add(layer, rows, trace);
     outputs_.add(layer, rows, trace);
-    inputs_.check();
+    if (layer + 1 == end_) inputs_.check();  // after the sums of outputs, which say more when they find the same
   }
   void all_sum(Snapshot& snapshot) override {
     snapshot.saliency = tally_.all_sum(world_, base_);
@@ -37,6 +38,7 @@ class Observation final : public PassSink {
  private:
   const Comm& world_;
   const Saliency& base_;
+  std::int64_t end_;  // of this rank's layers
   Tally tally_;
   OutputTally outputs_;
   InputTally inputs_;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <functional>
-#include <limits>
+#include <optional>
 #include <utility>
 
 #include "kernels/check.hpp"
@@ -10,7 +10,6 @@
 namespace reap {
 namespace {
 
-constexpr std::int64_t kNoSlot = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t kRowsPerCarry = std::int64_t{1} << 30;  // a digit holds twice as many
 
 template <class T>
@@ -34,11 +33,10 @@ OutputTally::OutputTally(const Model& model, const Range& layers, const Collecte
       collected_{collected},
       gram_{backend.memory(), collected.gram ? layers.size() * pair_count(experts_) * kDigits : 0},
       outputs_{backend.memory(), collected.outputs ? layers.size() * experts_ * hidden_ : 0},
-      bad_slot_{backend.memory(), 1},
+      watch_{backend, top_k_},
       rows_(static_cast<std::size_t>(layers.size())) {
   zero(backend, gram_);
   zero(backend, outputs_);
-  backend.upload(bad_slot_.data(), &kNoSlot, sizeof kNoSlot);
 }
 
 void OutputTally::add(std::int64_t layer, const BlockRows& block, const LayerTrace& trace) {
@@ -52,22 +50,18 @@ void OutputTally::add(std::int64_t layer, const BlockRows& block, const LayerTra
   if (rows + block.rows() > kRowsPerCarry) carry(layer);
   rows += block.rows();
   backend_.accumulate_pairs(trace.expert, trace.gate_value, trace.f, trace.position, block.rows(), top_k_, hidden_,
-                            experts_, gram_.data() + own * pair_count(experts_) * kDigits, bad_slot_.data());
-  std::int64_t bad = kNoSlot;
-  backend_.download(&bad, bad_slot_.data(), sizeof bad);
-  backend_.synchronize();
-  if (bad != kNoSlot) fail_slot(layer, block, trace, bad);
+                            experts_, gram_.data() + own * pair_count(experts_) * kDigits, watch_.bad_slot());
+  watch_.added(layer, block, trace);
+  if (layer + 1 == layers_.end || watch_.long_unseen()) look();
 }
 
-void OutputTally::fail_slot(std::int64_t layer, const BlockRows& block, const LayerTrace& trace, std::int64_t slot) {
-  std::int32_t expert = 0;
-  backend_.download(&expert, trace.expert + slot, sizeof expert);
-  backend_.synchronize();
-  const std::int64_t row = slot / top_k_;
+void OutputTally::look() {
+  const std::optional<SlotWatch::Found> found = watch_.look();
+  if (!found) return;
   fail(ExitCode::numerics,
        "layer {}, expert {}, sample {}, token {} of it: the square of its gated output is not finite or out of range; "
        "look for broken weights in this layer or before, leave the sample out, or collect no gram (--collect none)",
-       layer, expert, block.sample_of(row), block.offset_in_sample(row));
+       found->layer, found->slot.expert, found->sample, found->token);
 }
 
 void OutputTally::carry(std::int64_t layer) {
@@ -100,7 +94,8 @@ std::vector<std::int64_t> OutputTally::all_sum_layer(const Comm& world, std::int
   return total;
 }
 
-void OutputTally::all_sum(const Comm& world, const Saliency& base, Saliency& total) const {
+void OutputTally::all_sum(const Comm& world, const Saliency& base, Saliency& total) {
+  look();
   total.hidden = collected_.outputs ? hidden_ : 0;
   if (collected_.outputs) check_output_range(total);
   const auto append = [&](std::vector<std::int64_t>& all, const std::vector<std::int64_t>& layer) {

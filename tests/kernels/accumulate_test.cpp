@@ -169,6 +169,36 @@ TEST_P(Accumulate, NamesTheLowestOfSeveralOverThreads) {
   for (const int threads : {1, 2, 7}) EXPECT_EQ(accumulate(*GetParam().make(threads), in).bad_slot, 700);
 }
 
+TEST_P(Accumulate, TheFirstBadSlotOfAllCallsIsRecorded) {
+  Slots in = two_tokens();
+  const auto bad = upload(*backend, std::vector<std::int64_t>{kNone});
+  const auto record = upload(*backend, std::vector<BadSlot>(1));
+  const auto call = [&](std::int64_t number) {
+    const auto expert = upload(*backend, in.expert);
+    const auto gate = upload(*backend, in.gate), norm = upload(*backend, in.norm),
+               max_abs = upload(*backend, in.max_abs);
+    const auto position = upload(*backend, in.position), group = upload(*backend, in.group);
+    const auto sums = upload(*backend, std::vector<std::int64_t>(6 * kSumsPerExpert));
+    const auto table = upload(*backend, std::vector<float>(6));
+    backend->accumulate(expert.data(), gate.data(), norm.data(), max_abs.data(), position.data(), group.data(), in.rows,
+                        in.top_k, in.experts, sums.data(), table.data(), bad.data());
+    backend->record_bad_slot(bad.data(), number, expert.data(), gate.data(), norm.data(), position.data(),
+                             record.data());
+    return download(*backend, record)[0];
+  };
+  EXPECT_EQ(call(0).slot, BadSlot::kNone);
+  in.gate[2] = kInfinity;  // at place 1
+  for (const std::int64_t number : {1, 2}) {
+    const BadSlot got = call(number);
+    EXPECT_EQ(got.slot, 2);
+    EXPECT_EQ(got.call, 1);
+    EXPECT_EQ(got.expert, 0);
+    EXPECT_EQ(got.gate_value, kInfinity);
+    EXPECT_EQ(got.norm, 2.0f);
+    in.gate[0] = kNan;  // a lower slot, but later
+  }
+}
+
 TEST_P(Accumulate, RefusesWhatDoesNotFit) {
   Slots in = two_tokens();
   in.norm[3] = 0x1p47f;  // slot 3; its square is 2^94: the largest power of two in Q95.32

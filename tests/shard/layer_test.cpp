@@ -84,6 +84,10 @@ class RecordingBackend : public Backend {
                         std::int64_t, std::int64_t, std::int64_t*, std::int64_t*) override {
     unused();
   }
+  void record_bad_slot(const std::int64_t*, std::int64_t, const std::int32_t*, const float*, const float*,
+                       const std::int32_t*, BadSlot*) override {
+    unused();
+  }
   void accumulate_outputs(const std::int32_t*, const void*, const std::int32_t*, std::int64_t, std::int64_t,
                           std::int64_t, std::int64_t*) override {
     unused();

@@ -20,8 +20,7 @@ struct Fixture {
     rows.set(samples, {.index = 0, .first = 0, .last = 2, .begin = 0, .end = 4});
   }
   LayerTrace trace() const {
-    return {nullptr,         nullptr,     expert.data(),  gate_value.data(),
-            position.data(), norm.data(), max_abs.data(), nullptr};
+    return {nullptr, nullptr, expert.data(), gate_value.data(), position.data(), norm.data(), max_abs.data(), nullptr};
   }
 
   Model model{};
@@ -73,6 +72,53 @@ TEST(Tally, NamesTheSlotThatIsNotFinite) {
               std::string::npos)
         << error.what();
   }
+}
+
+/// Whether `work` fails on a number that is not finite, as the message `where` says.
+template <class Work>
+void expect_bad_slot(Work work, const std::string& where) {
+  try {
+    work();
+    FAIL() << "accepted NaN";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::numerics);
+    EXPECT_NE(std::string(error.what()).find(where), std::string::npos) << error.what();
+  }
+}
+
+// The arrays of a layer take the values of the next one before anybody looks.
+TEST(Tally, NamesTheFirstBadSlotOfABlockAtItsEnd) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  Fixture f;
+  Tally tally(f.model, {0, 3}, f.samples.groups(), *f.backend);
+  f.gate_value[6] = kNan;  // row 3, expert 0
+  tally.add(0, f.rows, f.trace());
+  f.gate_value.fill(0.5F);
+  f.expert.fill(2);
+  f.norm[7] = kNan;  // slot 0
+  tally.add(1, f.rows, f.trace());
+  f.rows.set(f.samples, {.index = 1, .first = 1, .last = 2, .begin = 2, .end = 4});
+  expect_bad_slot([&] { tally.add(2, f.rows, f.trace()); },
+                  "layer 0, expert 0, sample 1 (domain 0, half 1), token 1 of it: gate value nan or norm 2 ");
+}
+
+TEST(Tally, LooksAtWhatNoBlockHasEndedBefore) {
+  Fixture f;
+  Fixture bad;
+  bad.norm[2] = std::numeric_limits<float>::infinity();
+  const std::string where = "layer 1, expert 3, sample 1 (domain 0, half 1), token 0 of it";
+  {
+    Tally tally(f.model, {0, 3}, f.samples.groups(), *f.backend);
+    tally.add(1, f.rows, bad.trace());
+    expect_bad_slot([&] { tally.all_sum(Comm(MPI_COMM_SELF)); }, where);
+  }
+  Tally tally(f.model, {0, 3}, f.samples.groups(), *f.backend);
+  tally.add(1, f.rows, bad.trace());
+  expect_bad_slot(
+      [&] {
+        for (int block = 0; block < 1000; ++block) tally.add(1, f.rows, f.trace());
+      },
+      where);
 }
 
 TEST(Tally, AddsToWhatWasSummedBefore) {

@@ -115,6 +115,14 @@ void CpuBackend::accumulate_pairs(const std::int32_t* expert, const float* gate_
   cpu::accumulate_pairs(run_, expert, gate_value, f, position, rows, top_k, hidden, experts, sums, bad_slot);
 }
 
+void CpuBackend::record_bad_slot(const std::int64_t* bad_slot, std::int64_t call, const std::int32_t* expert,
+                                 const float* gate_value, const float* norm, const std::int32_t* position,
+                                 BadSlot* record) {
+  const std::int64_t slot = *bad_slot;
+  if (slot == BadSlot::kNone || record->slot != BadSlot::kNone) return;
+  *record = {slot, call, expert[slot], gate_value[slot], norm[position[slot]]};
+}
+
 void CpuBackend::accumulate_outputs(const std::int32_t* expert, const void* f, const std::int32_t* position,
                                     std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) {
   cpu::accumulate_outputs(run_, expert, f, position, rows, top_k, hidden, sums);

@@ -65,6 +65,18 @@ __global__ void add_slots(const std::int32_t* expert, const float* gate_value, c
   }
 }
 
+/// One thread: there is one record, and hardly ever anything to put there.
+__global__ void record_slot(const std::int64_t* bad_slot, std::int64_t call, const std::int32_t* expert,
+                            const float* gate_value, const float* norm, const std::int32_t* position, BadSlot* record) {
+  const std::int64_t slot = *bad_slot;
+  if (slot == BadSlot::kNone || record->slot != BadSlot::kNone) return;
+  record->slot = slot;
+  record->call = call;
+  record->expert = expert[slot];
+  record->gate_value = gate_value[slot];
+  record->norm = norm[position[slot]];
+}
+
 }  // namespace
 
 void accumulate(const Launch& launch, const std::int32_t* expert, const float* gate_value, const float* norm,
@@ -78,6 +90,12 @@ void accumulate(const Launch& launch, const std::int32_t* expert, const float* g
   add_slots<<<blocks, kThreads, 0, launch.stream>>>(expert, gate_value, norm, max_abs, position, group, slots, top_k,
                                                     experts, reinterpret_cast<Sum*>(sums), max_abs_table,
                                                     reinterpret_cast<long long*>(bad_slot));
+  REAP_CUDA_LAUNCHED();
+}
+
+void record_bad_slot(const Launch& launch, const std::int64_t* bad_slot, std::int64_t call, const std::int32_t* expert,
+                     const float* gate_value, const float* norm, const std::int32_t* position, BadSlot* record) {
+  record_slot<<<1, 1, 0, launch.stream>>>(bad_slot, call, expert, gate_value, norm, position, record);
   REAP_CUDA_LAUNCHED();
 }
 

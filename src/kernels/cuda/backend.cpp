@@ -179,6 +179,12 @@ void CudaBackend::accumulate_pairs(const std::int32_t* expert, const float* gate
   cuda::accumulate_pairs(begin(), expert, gate_value, f, position, rows, top_k, hidden, experts, sums, bad_slot);
 }
 
+void CudaBackend::record_bad_slot(const std::int64_t* bad_slot, std::int64_t call, const std::int32_t* expert,
+                                  const float* gate_value, const float* norm, const std::int32_t* position,
+                                  BadSlot* record) {
+  cuda::record_bad_slot(begin(), bad_slot, call, expert, gate_value, norm, position, record);
+}
+
 void CudaBackend::accumulate_outputs(const std::int32_t* expert, const void* f, const std::int32_t* position,
                                      std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) {
   cuda::accumulate_outputs(begin(), expert, f, position, rows, top_k, hidden, sums);

@@ -53,6 +53,9 @@ class CudaBackend final : public Backend {
   void accumulate_pairs(const std::int32_t* expert, const float* gate_value, const void* f,
                         const std::int32_t* position, std::int64_t rows, std::int64_t top_k, std::int64_t hidden,
                         std::int64_t experts, std::int64_t* sums, std::int64_t* bad_slot) override;
+  void record_bad_slot(const std::int64_t* bad_slot, std::int64_t call, const std::int32_t* expert,
+                       const float* gate_value, const float* norm, const std::int32_t* position,
+                       BadSlot* record) override;
   void accumulate_outputs(const std::int32_t* expert, const void* f, const std::int32_t* position, std::int64_t rows,
                           std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) override;
   void accumulate_squares(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,

@@ -48,6 +48,8 @@ void accumulate(const Launch& launch, const std::int32_t* expert, const float* g
                 const float* max_abs, const std::int32_t* position, const std::int32_t* group, std::int64_t rows,
                 std::int64_t top_k, std::int64_t experts, std::int64_t* sums, float* max_abs_table,
                 std::int64_t* bad_slot);
+void record_bad_slot(const Launch& launch, const std::int64_t* bad_slot, std::int64_t call, const std::int32_t* expert,
+                     const float* gate_value, const float* norm, const std::int32_t* position, BadSlot* record);
 
 // accumulate_outputs.cu
 void accumulate_pairs(const Launch& launch, const std::int32_t* expert, const float* gate_value, const void* f,
