@@ -59,13 +59,31 @@ std::int64_t safetensors_bytes(const std::filesystem::path& directory) {
   return bytes;
 }
 
+/// What the errors of a 4-bit output were weighed with, from the file that is given for it; null where none was.
+std::shared_ptr<const ImportanceSource> all_open_importance(Job& job) {
+  const Options& o = job.options;
+  const std::filesystem::path& file = o.imatrix.empty() ? o.saliency : o.imatrix;
+  if (file.empty()) return nullptr;
+  const Source source = all_open_source(job.world, o.model);
+  std::shared_ptr<const ImportanceSource> importance;
+  job.world.all_try([&] {
+    const Manifest made = read_manifest(o.output);
+    if (!made.quantize || made.quantize->importance.sha256.empty()) return;
+    importance = open_importance(file, source, made.quantize->importance.least_tokens);
+  });
+  return importance;
+}
+
 void verify(Job& job) {
   const Options& o = job.options;
   job.world.all_try([&] {
     if (o.model.empty()) fail(ExitCode::usage, "--model is missing: the model that was pruned");
     if (o.output.empty()) fail(ExitCode::usage, "--output is missing: the pruned model to prove");
   });
-  const std::unique_ptr<Quantizer> quantizer = all_make_quantizer(job);
+  Options options = o;
+  options.write.importance = all_open_importance(job);
+  Job settled{job.world, options, job.log, job.progress, job.pulse};
+  const std::unique_ptr<Quantizer> quantizer = all_make_quantizer(settled);
   std::int64_t bytes = 0;
   job.world.all_try([&] { bytes = safetensors_bytes(o.output); });
   job.progress.begin("verify", "bytes", bytes, bytes / job.world.size());
@@ -73,6 +91,7 @@ void verify(Job& job) {
   job.world.all_try([&] {
     if (o.saliency.empty()) return;
     const Manifest made = read_manifest(o.output);
+    if (made.form != Form::substitution) return;
     means = read_mean_outputs(
         o.saliency, {made.source_digest, made.calibration_digest, made.compute, made.block_tokens, made.numerics_id});
   });
@@ -118,7 +137,8 @@ const std::vector<Command>& commands() {
        "are:\n\n"
        "  mpirun -n 8 reap_dist run --model MiniMax-M2 --calibration calib.h5 --eval heldout.h5 --output results \\\n"
        "      --ratio 0.25,0.3,0.4,0.5 --criterion reap,frequency auto --write best\n\n"
-       "--quantize w4a16 writes the models with weights of 4 bits, in folders `reap-0.25-w4a16/`, as `quantize` does.\n",
+       "--quantize w4a16 writes the models with weights of 4 bits, in folders `reap-0.25-w4a16/`, as `quantize` "
+       "does.\n",
        "model calibration eval samples-per-domain saliency output collect compute block-tokens pp ep dp device "
        "transport threads cpu-isa "
        "memory-budget "
@@ -160,7 +180,8 @@ const std::vector<Command>& commands() {
        "are models that were made from it. --evaluation keeps it as JSON.\n\n"
        "  mpirun -n 8 reap_dist eval --model MiniMax-M2 --heldout heldout.h5 --plan a.plan.json b.plan.json \\\n"
        "    --evaluation evaluation.json\n",
-       "model heldout plan compare samples-per-domain evaluation compute block-tokens pp ep dp device transport threads "
+       "model heldout plan compare samples-per-domain evaluation compute block-tokens pp ep dp device transport "
+       "threads "
        "cpu-isa "
        "memory-budget "
        "weights machine scratch overwrite",
@@ -172,15 +193,19 @@ const std::vector<Command>& commands() {
       {"quantize", "model -> the same model with weights of 4 bits (W4A16), as AutoRound writes it",
        "Needs --model (bf16, fp16, fp32 or block-scaled FP8; pruned or not) and --output (the new model's folder).\n"
        "Router, norms, embeddings and head stay as they are. docs/format/w4a16.md says what is written.\n\n"
+       "--saliency, of observe --collect imatrix, weighs errors by the inputs' importance (opt-rtn); that of the "
+       "model\n"
+       "which --model was pruned from will do.\n\n"
        "  mpirun -n 8 reap_dist quantize --model MiniMax-M2-pruned --output MiniMax-M2-pruned-W4A16\n",
-       "model output format method group-size imatrix exclude quantize-attention serve-tp serve-ep device threads "
-       "cpu-isa "
+       "model output format method group-size imatrix saliency imatrix-tokens exclude quantize-attention serve-tp "
+       "serve-ep device threads cpu-isa "
        "max-shard-size mtp overwrite verify",
        quantize},
       {"verify", "re-read a pruned checkpoint and prove that every tensor equals its slice of the source",
        "Needs --model (the source) and --output (the pruned model). With --saliency the constants of --form "
        "substitution\n"
-       "are computed again; without it they are compared with the manifest.\n\n"
+       "are computed again; without it they are compared with the manifest. Weights of 4 bits need the --imatrix or\n"
+       "--saliency that they were made with.\n\n"
        "  mpirun -n 8 reap_dist verify --model MiniMax-M2 --output MiniMax-M2-pruned\n",
        "model output saliency imatrix device threads cpu-isa", verify},
       {"estimate", "memory per rank, time, disk and the best grid, for a model and a machine; nothing is run",

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/check.hpp"
+#include "shard/input_file.hpp"
 
 namespace reap {
 namespace {
@@ -48,6 +49,19 @@ std::string Sha256::hex() {
 std::string sha256_of(std::string_view text) {
   Sha256 sha256;
   sha256.update(std::as_bytes(std::span(text)));
+  return sha256.hex();
+}
+
+std::string sha256_of_file(const std::filesystem::path& file) {
+  constexpr std::uint64_t kPiece = std::uint64_t{1} << 20;
+  const InputFile input(file);
+  Sha256 sha256;
+  std::vector<std::byte> piece;
+  for (std::uint64_t begin = 0; begin < input.size(); begin += piece.size()) {
+    piece.resize(std::min(kPiece, input.size() - begin));
+    input.read(begin, piece);
+    sha256.update(piece);
+  }
   return sha256.hex();
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -26,6 +27,8 @@ class Sha256 {
 
 /// The SHA-256 of a text, as hex.
 std::string sha256_of(std::string_view text);
+/// The same of a file. @throws Error(io), Error(bad_input) when it is absent
+std::string sha256_of_file(const std::filesystem::path& file);
 
 /// Streaming XXH3-128, as hex (canonical, big-endian) at the end.
 class Xxh3 {

@@ -38,6 +38,13 @@ std::string request_difference(const PlanRequest& a, const PlanRequest& b) {
   return "";
 }
 
+/// Whether an output is rounded as is asked for; importance that is still to be found can be any.
+bool rounded_alike(const Manifest& made, const WriteOptions& options) {
+  std::optional<QuantizeOptions> asked = options.quantize;
+  if (asked && made.quantize && options.importance_pending) asked->importance = made.quantize->importance;
+  return made.quantize == asked;
+}
+
 std::string difference(const fs::path& output, const Manifest& manifest, const std::string& source_digest,
                        const PlanRequest& request, const WriteOptions& options) {
   const std::string software = "reap_dist " + release();
@@ -47,7 +54,7 @@ std::string difference(const fs::path& output, const Manifest& manifest, const s
     return fmt::format("was made with --max-shard-size {}", manifest.max_shard_bytes);
   }
   if (manifest.mtp != options.mtp) return "was made with another --mtp";
-  if (manifest.quantize != options.quantize) return "was quantised in another way";
+  if (!rounded_alike(manifest, options)) return "was quantised in another way";
   if (manifest.form != options.form) return fmt::format("was made with --form {}", name_of(manifest.form));
   if (const std::string other = request_difference(manifest.plan.request, request); !other.empty()) return other;
   if (const std::string other = file_difference(output, manifest.files); !other.empty()) return other;

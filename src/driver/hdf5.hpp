@@ -38,6 +38,11 @@ class Hdf5Reader {
   template <class T>
   std::vector<T> read(const std::string& dataset, const Extents& expected) const;
 
+  /// Reads the part of a dataset whose first indices are `leading`.
+  /// @throws Error(bad_input) when the dataset's extents are not `expected`
+  template <class T>
+  std::vector<T> read_slice(const std::string& dataset, const Extents& expected, const Extents& leading) const;
+
   /// Reads the elements [begin, begin + into.size()) of a dataset of rank 1.
   template <class T>
   void read_range(const std::string& dataset, std::int64_t begin, std::span<T> into) const;

@@ -46,6 +46,8 @@ struct Hdf5Reader::Impl {
 
   bool exists(const std::string& path) const;
   Handle open_dataset(const std::string& path, int rank, const ElementType& type, Extents& extents) const;
+  /// The same, whose extents have to be `expected`.
+  Handle open_expected(const std::string& path, const ElementType& type, const Extents& expected) const;
   void check_storage(hid_t dataset, const std::string& path, const Extents& extents, std::size_t element_bytes) const;
   void check_chunks(hid_t properties, const std::string& path, std::uint64_t bytes, std::uint64_t stored,
                     std::size_t element_bytes) const;
@@ -180,22 +182,52 @@ Extents Hdf5Reader::extents(const std::string& dataset, int rank) const {
   return extents;
 }
 
+Handle Hdf5Reader::Impl::open_expected(const std::string& path, const ElementType& type,
+                                       const Extents& expected) const {
+  Extents extents;
+  Handle handle = open_dataset(path, static_cast<int>(expected.size()), type, extents);
+  if (extents == expected) return handle;
+  fail(ExitCode::bad_input, "{}: {} is [{}], expected [{}]", name, path, fmt::join(extents, ", "),
+       fmt::join(expected, ", "));
+}
+
 template <class T>
 std::vector<T> Hdf5Reader::read(const std::string& dataset, const Extents& expected) const {
   enter_library();
   const ElementType type = element_type<T>();
-  Extents extents;
-  const Handle handle = impl_->open_dataset(dataset, static_cast<int>(expected.size()), type, extents);
-  if (extents != expected) {
-    fail(ExitCode::bad_input, "{}: {} is [{}], expected [{}]", impl_->name, dataset, fmt::join(extents, ", "),
-         fmt::join(expected, ", "));
-  }
+  const Handle handle = impl_->open_expected(dataset, type, expected);
   std::size_t size = 1;
-  for (const std::int64_t extent : extents) size *= static_cast<std::size_t>(extent);
+  for (const std::int64_t extent : expected) size *= static_cast<std::size_t>(extent);
   std::vector<T> values(size);
   if (size == 0) return values;
   if (H5Dread(handle, type.native, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0) {
     fail_reading(impl_->name, dataset);
+  }
+  return values;
+}
+
+template <class T>
+std::vector<T> Hdf5Reader::read_slice(const std::string& dataset, const Extents& expected,
+                                      const Extents& leading) const {
+  enter_library();
+  const ElementType type = element_type<T>();
+  const Handle handle = impl_->open_expected(dataset, type, expected);
+  std::vector<hsize_t> start(expected.size()), count(expected.begin(), expected.end());
+  for (std::size_t axis = 0; axis < leading.size(); ++axis) {
+    REAP_CHECK(leading[axis] >= 0 && leading[axis] < expected[axis], "{}: {}: index {} of axis {}", impl_->name,
+               dataset, leading[axis], axis);
+    start[axis] = static_cast<hsize_t>(leading[axis]);
+    count[axis] = 1;
+  }
+  hsize_t size = 1;
+  for (const hsize_t extent : count) size *= extent;
+  std::vector<T> values(size);
+  const Handle in_file(H5Dget_space(handle), H5Sclose);
+  const Handle in_memory(H5Screate_simple(1, &size, nullptr), H5Sclose);
+  if (in_file < 0 || in_memory < 0 ||
+      H5Sselect_hyperslab(in_file, H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr) < 0 ||
+      H5Dread(handle, type.native, in_memory, in_file, H5P_DEFAULT, values.data()) < 0) {
+    fail_reading(impl_->name, fmt::format("{}[{}]", dataset, fmt::join(leading, ", ")));
   }
   return values;
 }
@@ -231,6 +263,7 @@ template std::vector<std::int64_t> Hdf5Reader::read(const std::string&, const Ex
 template std::vector<std::uint8_t> Hdf5Reader::read(const std::string&, const Extents&) const;
 template std::vector<float> Hdf5Reader::read(const std::string&, const Extents&) const;
 template std::vector<double> Hdf5Reader::read(const std::string&, const Extents&) const;
+template std::vector<std::int64_t> Hdf5Reader::read_slice(const std::string&, const Extents&, const Extents&) const;
 template void Hdf5Reader::read_range(const std::string&, std::int64_t, std::span<std::int32_t>) const;
 template void Hdf5Reader::read_range(const std::string&, std::int64_t, std::span<float>) const;
 

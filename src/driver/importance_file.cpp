@@ -2,44 +2,26 @@
 
 #include <algorithm>
 #include <cmath>
-#include <span>
 
 #include "driver/digest.hpp"
+#include "driver/quantize_options.hpp"
 #include "kernels/check.hpp"
-#include "shard/input_file.hpp"
 #include "shard/json.hpp"
 
 namespace reap {
-namespace {
+namespace {}  // namespace
 
-constexpr std::string_view kSchema = "reap-imatrix-1";
-
-std::string digest_of(const std::filesystem::path& file) {
-  constexpr std::uint64_t kPiece = std::uint64_t{1} << 20;
-  const InputFile input(file);
-  Sha256 sha256;
-  std::vector<std::byte> piece;
-  for (std::uint64_t begin = 0; begin < input.size(); begin += piece.size()) {
-    piece.resize(std::min(kPiece, input.size() - begin));
-    input.read(begin, piece);
-    sha256.update(piece);
-  }
-  return sha256.hex();
-}
-
-}  // namespace
-
-ImportanceFile::ImportanceFile(const std::filesystem::path& file) : digest_{digest_of(file)}, reader_{file} {
+ImportanceFile::ImportanceFile(const std::filesystem::path& file) : reader_{file}, digest_{sha256_of_file(file)} {
   const std::string schema = reader_.has_attribute("schema") ? reader_.text("schema") : "";
-  if (schema != kSchema) {
+  if (schema != kImportanceSchema) {
     fail(ExitCode::bad_input, "{}: is no importance file: its schema is {}, not {}", reader_.file(), shown(schema),
-         kSchema);
+         kImportanceSchema);
   }
 }
 
-std::optional<std::vector<float>> ImportanceFile::of(std::string_view layer, std::int64_t inputs) const {
+std::optional<std::vector<float>> ImportanceFile::of(std::string_view weight, std::int64_t inputs) const {
   const std::lock_guard lock(mutex_);
-  const std::string path = "/importance/" + std::string(layer);
+  const std::string path = "/importance/" + std::string(layer_name(weight));
   if (!reader_.has(path)) return std::nullopt;
   std::vector<float> sums = reader_.read<float>(path, {inputs});
   if (std::ranges::any_of(sums, [](float sum) { return !std::isfinite(sum) || sum < 0; })) {

@@ -9,25 +9,24 @@
 #include <vector>
 
 #include "driver/hdf5.hpp"
+#include "driver/importance.hpp"
 
 namespace reap {
 
-/// The importance of inputs, by linear layer (docs/format/imatrix.md). Several threads may read.
-class ImportanceFile {
+constexpr std::string_view kImportanceSchema = "reap-imatrix-1";
+
+/// Importance from a file of its own, by linear layer (docs/format/imatrix.md).
+class ImportanceFile final : public ImportanceSource {
  public:
   /// @throws Error(bad_input) when it is no such file, Error(io)
   explicit ImportanceFile(const std::filesystem::path& file);
 
-  /// SHA-256 of the file.
-  const std::string& digest() const { return digest_; }
-
-  /// Sums of squared activations of a layer's inputs; nothing when the file does not know the layer.
-  /// @throws Error(bad_input) when there are not `inputs` finite numbers, none below zero
-  std::optional<std::vector<float>> of(std::string_view layer, std::int64_t inputs) const;
+  const std::string& digest() const override { return digest_; }
+  std::optional<std::vector<float>> of(std::string_view weight, std::int64_t inputs) const override;
 
  private:
-  std::string digest_;
   Hdf5Reader reader_;
+  std::string digest_;
   mutable std::mutex mutex_;
 };
 

@@ -9,9 +9,14 @@ namespace {
 
 std::string path_of(InputKind kind) { return fmt::format("/imatrix/{}", name_of(kind)); }
 
-Extents extents_of(InputKind kind, const Saliency& table, std::int64_t width) {
-  if (is_per_expert(kind)) return {table.layers, table.experts, kSquareDigits, width};
-  return {table.layers, kSquareDigits, width};
+Extents extents_of(InputKind kind, const InputShape& shape) {
+  if (is_per_expert(kind)) return {shape.layers, shape.experts, kSquareDigits, shape.width};
+  return {shape.layers, kSquareDigits, shape.width};
+}
+
+/// "layer 3, expert 7", or the layer alone.
+std::string place_name(InputKind kind, std::int64_t layer, std::int64_t expert) {
+  return is_per_expert(kind) ? fmt::format("layer {}, expert {}", layer, expert) : fmt::format("layer {}", layer);
 }
 
 }  // namespace
@@ -21,7 +26,8 @@ void write_input_tables(Hdf5Writer& file, const Saliency& saliency) {
   file.group("/imatrix");
   for (const InputKind kind : kInputKinds) {
     const Imatrix::Table& table = saliency.imatrix.at(kind);
-    file.dataset<std::int64_t>(path_of(kind), extents_of(kind, saliency, table.width), table.sums);
+    file.dataset<std::int64_t>(path_of(kind), extents_of(kind, {saliency.layers, saliency.experts, table.width}),
+                               table.sums);
   }
 }
 
@@ -30,8 +36,17 @@ void read_input_tables(const Hdf5Reader& file, Saliency& table) {
     Imatrix::Table& inputs = table.imatrix.at(kind);
     inputs.width = file.extents<std::int64_t>(path_of(kind), is_per_expert(kind) ? 4 : 3).back();
     if (inputs.width < 1) fail(ExitCode::bad_input, "{}: {} has no channels", file.file(), path_of(kind));
-    inputs.sums = file.read<std::int64_t>(path_of(kind), extents_of(kind, table, inputs.width));
+    inputs.sums = file.read<std::int64_t>(path_of(kind), extents_of(kind, {table.layers, table.experts, inputs.width}));
   }
+}
+
+std::vector<std::int64_t> read_input_row(const Hdf5Reader& file, InputKind kind, const InputShape& shape,
+                                         std::int64_t layer, std::int64_t expert) {
+  const Extents leading = is_per_expert(kind) ? Extents{layer, expert} : Extents{layer};
+  std::vector<std::int64_t> row = file.read_slice<std::int64_t>(path_of(kind), extents_of(kind, shape), leading);
+  if (canonical_squares(row)) return row;
+  fail(ExitCode::bad_input, "{}: {}: {}: digits are not in canonical form: the file is damaged", file.file(),
+       path_of(kind), place_name(kind, layer, expert));
 }
 
 void check_input_tables(const std::string& file, const Saliency& table, const FieldTotals& totals) {
@@ -44,8 +59,8 @@ void check_input_tables(const std::string& file, const Saliency& table, const Fi
       const bool unseen = is_per_expert(kind) && totals.count[static_cast<std::size_t>(at)] == 0;
       const bool zero = std::ranges::all_of(row, [](std::int64_t digit) { return digit == 0; });
       if (canonical_squares(row) && (zero || !unseen)) continue;
-      const std::string expert = is_per_expert(kind) ? fmt::format(", expert {}", at % rows) : "";
-      fail(ExitCode::bad_input, "{}: {}: layer {}{}: {}: the file is damaged", file, path_of(kind), at / rows, expert,
+      fail(ExitCode::bad_input, "{}: {}: {}: {}: the file is damaged", file, path_of(kind),
+           place_name(kind, at / rows, at % rows),
            unseen ? "sums of an expert without tokens" : "digits are not in canonical form");
     }
   }

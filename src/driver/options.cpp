@@ -209,6 +209,8 @@ po::options_description quantize_options(Options& o, Texts& t) {
       "inputs that share a scale: 128, 64 or 32; 0 = the largest that fits the model and --serve-tp");
   add("imatrix", path_value(o.imatrix),
       "importance of inputs, for opt-rtn (HDF5, docs/format/imatrix.md); verify needs the same file");
+  add("imatrix-tokens", po::value(&o.imatrix_tokens)->default_value(o.imatrix_tokens),
+      "with importance of a saliency file: inputs of experts that saw fewer tokens count alike");
   add("exclude", po::value(&o.w4a16.exclude)->multitoken(),
       "layers that stay as they are, by name; * stands for anything: '*.layers.0.*'");
   add("quantize-attention", po::value(&t.quantize_attention)->default_value(t.quantize_attention),
@@ -296,6 +298,7 @@ void check_ranges(const Options& o) {
   at_least("tokens", o.tokens, 1);
   at_least("longest", o.longest, 1);
   at_least("starved", o.starved, 0);
+  at_least("imatrix-tokens", o.imatrix_tokens, 1);
   at_least("keep", o.plan_request.keep, 0);
   at_least("keep-multiple", o.plan_request.keep_multiple, 1);
   at_least("max-shard-size", o.write.max_shard_bytes, 1);

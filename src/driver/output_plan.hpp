@@ -17,21 +17,25 @@
 
 namespace reap {
 
+class ImportanceSource;
+
 enum class Mtp : std::uint8_t { drop, keep };
 
-/// What becomes of dropped experts. `ordinary`: they are gone, those that stay are renumbered, and so are the rows of the
-/// router. `substitution`: every expert keeps its number and its row of the router, and for a dropped one there is the
-/// constant that stands for its output; layers may keep unequal numbers.
+/// What becomes of dropped experts. `ordinary`: they are gone, those that stay are renumbered, and so are the rows of
+/// the router. `substitution`: every expert keeps its number and its row of the router, and for a dropped one there is
+/// the constant that stands for its output; layers may keep unequal numbers.
 enum class Form : std::uint8_t { ordinary, substitution };
 std::string_view name_of(Form form);
 
 struct WriteOptions {
   std::int64_t max_shard_bytes = 5'000'000'000;  // of tensor data per file; a larger tensor gets a file of its own
   Mtp mtp = Mtp::drop;
-  std::optional<QuantizeOptions> quantize = {};  // round weights to 4 bits
-  Serving serving = {};                          // of a quantised output: what it has to suit
-  bool overwrite = false;                        // replace an existing output, once the new one is complete
-  std::string evaluation = {};                   // Markdown for the model card; the weights do not depend on it
+  std::optional<QuantizeOptions> quantize = {};             // round weights to 4 bits
+  std::shared_ptr<const ImportanceSource> importance = {};  // of the inputs; null: all alike
+  bool importance_pending = false;                          // it will come from a file that is still to be made
+  Serving serving = {};                                     // of a quantised output: what it has to suit
+  bool overwrite = false;                                   // replace an existing output, once the new one is complete
+  std::string evaluation = {};  // Markdown for the model card; the weights do not depend on it
   Form form = Form::ordinary;
   std::shared_ptr<const MeanOutputs> means = {};  // for the form of substitution
 };

@@ -5,7 +5,9 @@
 #include <numeric>
 
 #include "driver/device.hpp"
+#include "driver/importance_file.hpp"
 #include "driver/resources.hpp"
+#include "driver/starved_experts.hpp"
 #include "driver/write_output.hpp"
 #include "kernels/check.hpp"
 
@@ -23,9 +25,25 @@ Options with_w4a16(const Options& options, const Model& model, Log& log) {
                            options.write.serving.tensor_parallel));
     }
   }
-  if (!options.imatrix.empty()) w4.importance = ImportanceFile(options.imatrix).digest();
+  if (!options.imatrix.empty()) {
+    settled.write.importance = std::make_shared<const ImportanceFile>(options.imatrix);
+    w4.importance = {settled.write.importance->digest()};
+  }
   settled.write.quantize = w4;
   return settled;
+}
+
+void use_importance(Options& options, const Source& source, const Plan& plan, const std::filesystem::path& file,
+                    Log& log) {
+  options.write.importance = open_importance(file, source, options.imatrix_tokens);
+  options.write.importance_pending = false;
+  const ImportanceSource& importance = *options.write.importance;
+  QuantizeOptions& w4 = *options.write.quantize;
+  const StarvedExperts starved = starved_experts(importance, w4, source, plan);
+  w4.importance = {importance.digest(), importance.least_tokens(), count_of(starved)};
+  std::int64_t experts = 0;
+  for (const LayerPlan& layer : plan.layers) experts += static_cast<std::int64_t>(layer.keep.size());
+  for (const std::string& line : starved_lines(starved, experts, importance.least_tokens())) log.info(line);
 }
 
 std::unique_ptr<Quantizer> all_make_quantizer(Job& job) {
@@ -35,9 +53,7 @@ std::unique_ptr<Quantizer> all_make_quantizer(Job& job) {
   std::unique_ptr<Quantizer> quantizer;
   job.world.all_try([&] {
     const int threads = o.threads > 0 ? o.threads : resources.threads;
-    quantizer =
-        std::make_unique<Quantizer>(make_backend(device, o.compute, threads, o.cpu_isa),
-                                    o.imatrix.empty() ? nullptr : std::make_unique<const ImportanceFile>(o.imatrix));
+    quantizer = std::make_unique<Quantizer>(make_backend(device, o.compute, threads, o.cpu_isa), o.write.importance);
   });
   return quantizer;
 }
@@ -61,16 +77,20 @@ void quantize(Job& job) {
   job.world.all_try([&] {
     if (job.options.model.empty()) fail(ExitCode::usage, "--model is missing: the checkpoint directory");
     if (job.options.output.empty()) fail(ExitCode::usage, "--output is missing: the folder for the 4-bit model");
+    if (!job.options.imatrix.empty() && !job.options.saliency.empty()) {
+      fail(ExitCode::usage, "--imatrix and --saliency: importance of inputs is taken from one of them");
+    }
   });
   const Source source = all_open_source(job.world, job.options.model);
+  const Plan plan = keep_all(source);
   Options options;
   job.world.all_try([&] {
     options = with_w4a16(job.options, source.model, job.log);
     check_serving(*options.write.quantize, source.model, source.model.router.experts, options.write.serving);
+    if (!options.saliency.empty()) use_importance(options, source, plan, options.saliency, job.log);
   });
   for (const std::string& line : serving_advice(source.model)) job.log.warn(line);
   Job settled{job.world, options, job.log, job.progress, job.pulse};
-  const Plan plan = keep_all(source);
   if (!all_is_finished(settled, source, plan, options.output)) all_write_output(settled, source, plan, options.output);
 }
 

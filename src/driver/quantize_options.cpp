@@ -73,7 +73,12 @@ Json to_json(const QuantizeOptions& options) {
   json["group_size"] = options.group;
   json["attention"] = options.attention;
   json["exclude"] = options.exclude;
-  if (!options.importance.empty()) json["importance"] = options.importance;
+  const ImportanceUse& importance = options.importance;
+  if (!importance.sha256.empty()) json["importance"] = importance.sha256;
+  if (importance.least_tokens > 0) {
+    json["imatrix_tokens"] = importance.least_tokens;
+    json["starved_experts"] = importance.starved;
+  }
   return json;
 }
 
@@ -90,7 +95,11 @@ QuantizeOptions quantize_options_from(const Json& json) {
   options.method = *method;
   json.at("attention").get_to(options.attention);
   json.at("exclude").get_to(options.exclude);
-  if (json.contains("importance")) json.at("importance").get_to(options.importance);
+  if (json.contains("importance")) json.at("importance").get_to(options.importance.sha256);
+  if (json.contains("imatrix_tokens")) {
+    json.at("imatrix_tokens").get_to(options.importance.least_tokens);
+    json.at("starved_experts").get_to(options.importance.starved);
+  }
   return options;
 }
 

@@ -20,6 +20,14 @@ enum class W4Method : std::uint8_t {
   opt_rtn,
 };
 
+/// What errors are weighed with.
+struct ImportanceUse {
+  std::string sha256;             // of its file; "" = all inputs alike
+  std::int64_t least_tokens = 0;  // of a saliency file: inputs of experts that saw fewer tokens count alike
+  std::int64_t starved = 0;       // so many of the output's experts did
+  bool operator==(const ImportanceUse&) const = default;
+};
+
 /// What a 4-bit output is, all that its bits depend on besides the source and the plan.
 struct QuantizeOptions {
   W4Format format = W4Format::auto_round;
@@ -27,7 +35,7 @@ struct QuantizeOptions {
   std::int64_t group = 0;            // 32, 64 or 128; 0 before it is settled for a model
   bool attention = true;             // or experts only
   std::vector<std::string> exclude;  // layers that stay as they are: names with * for any run of characters
-  std::string importance;            // SHA-256 of the file that errors are weighed with; "" = none
+  ImportanceUse importance;
   bool operator==(const QuantizeOptions&) const = default;
 };
 

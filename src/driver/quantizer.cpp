@@ -92,7 +92,7 @@ std::vector<std::int32_t> group_index(std::int64_t cols, std::int64_t group) {
 std::optional<Importance> Quantizer::importance_of(const Tensor& weight, const QuantizeSpec& rounding) const {
   if (!importance_ || rounding.rounding != Rounding::opt_rtn) return std::nullopt;
   const std::int64_t inputs = weight.shape[1];
-  const std::optional<std::vector<float>> sums = importance_->of(layer_name(weight.name), inputs);
+  const std::optional<std::vector<float>> sums = importance_->of(weight.name, inputs);
   if (!sums) return std::nullopt;
   return effective_importance(sums->data(), inputs, rounding.group);
 }

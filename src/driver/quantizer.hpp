@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "driver/importance_file.hpp"
+#include "driver/importance.hpp"
 #include "driver/output_plan.hpp"
 #include "kernels/backend.hpp"
 #include "shard/checkpoint.hpp"
@@ -21,7 +21,7 @@ namespace reap {
 class Quantizer {
  public:
   /// @param importance  what searches for scales weigh errors with; null: all inputs count alike
-  explicit Quantizer(std::unique_ptr<Backend> backend, std::unique_ptr<const ImportanceFile> importance = nullptr)
+  explicit Quantizer(std::unique_ptr<Backend> backend, std::shared_ptr<const ImportanceSource> importance = nullptr)
       : backend_{std::move(backend)}, importance_{std::move(importance)} {}
 
   /// Digest of the importance file; "" when there is none.
@@ -46,7 +46,7 @@ class Quantizer {
   std::optional<Importance> importance_of(const Tensor& weight, const QuantizeSpec& rounding) const;
 
   std::unique_ptr<Backend> backend_;
-  std::unique_ptr<const ImportanceFile> importance_;
+  std::shared_ptr<const ImportanceSource> importance_;
   std::mutex device_;
 };
 

@@ -11,8 +11,6 @@
 namespace reap {
 namespace {
 
-constexpr std::string_view kSchema = "reap-saliency-1";
-
 std::string sums_path(const FieldInfo& field) { return fmt::format("/sums/{}", field.name); }
 
 /// The convenience sums say the same as the digits; where they do not, one of them is damaged.
@@ -50,7 +48,7 @@ void write_saliency(const std::filesystem::path& path, const SaliencyInfo& info,
 void write_saliency(const std::filesystem::path& path, const SaliencyFile& saliency) {
   const FieldTotals total = totals(saliency.saliency);
   Hdf5Writer file;
-  write_info(file, kSchema, saliency.info);
+  write_info(file, kSaliencySchema, saliency.info);
   write_tables(file, saliency.saliency);
   file.group("/sums");
   for (const FieldInfo& field : kFields) {
@@ -61,9 +59,11 @@ void write_saliency(const std::filesystem::path& path, const SaliencyFile& salie
   file.save(path);
 }
 
+SaliencyInfo read_saliency_info(const Hdf5Reader& file) { return read_info(file, kSaliencySchema, "saliency"); }
+
 SaliencyFile read_saliency(const std::filesystem::path& path) {
   const Hdf5Reader file(path);
-  SaliencyFile result{read_info(file, kSchema, "saliency"), {}};
+  SaliencyFile result{read_saliency_info(file), {}};
   result.saliency = read_tables(file, result.info);
   const std::vector<std::int64_t> tokens(static_cast<std::size_t>(result.saliency.layers), result.info.tokens);
   check_counts(file.file(), result.saliency, result.info.top_k, tokens);

@@ -3,12 +3,16 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "driver/calibration_parts.hpp"
+#include "driver/hdf5.hpp"
 #include "shard/saliency.hpp"
 
 namespace reap {
+
+constexpr std::string_view kSaliencySchema = "reap-saliency-1";
 
 /// What a saliency file says about itself, besides the sums. All of it is part of the file's identity; none of it
 /// depends on grid, host or clock.
@@ -46,6 +50,9 @@ std::string difference(const SaliencyInfo& a, const SaliencyInfo& b);
 void write_saliency(const std::filesystem::path& file, const SaliencyFile& saliency);
 /// The same for what one pass has observed: at most one part.
 void write_saliency(const std::filesystem::path& file, const SaliencyInfo& info, const Saliency& saliency);
+
+/// What an open saliency file says about itself. @throws Error(bad_input), also when it is no saliency file
+SaliencyInfo read_saliency_info(const Hdf5Reader& file);
 
 /// Reads and checks a saliency file: schema, shapes, canonical digits, conservation of counts.
 /// @throws Error(bad_input), Error(io)

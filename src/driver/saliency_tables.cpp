@@ -40,7 +40,7 @@ std::int64_t read_positive(const Hdf5Reader& file, const std::string& attribute)
 
 /// An empty table of the file's extents, which are checked against the file's size before anything is allocated.
 Saliency table_of(const Hdf5Reader& file, const SaliencyInfo& info) {
-  const Extents extents = file.extents<std::int64_t>("/fields/count", 3);
+  const Extents extents = file.extents<std::int64_t>(kCountPath, 3);
   const auto groups = static_cast<std::int64_t>(info.domains.size()) * 2;
   if (extents[0] != groups || extents[1] < 1 || extents[2] < info.top_k) {
     fail(ExitCode::bad_input,
@@ -61,7 +61,7 @@ bool canonical(std::span<const std::int64_t, kDigits> digits) {
 }
 
 void read_sums(const Hdf5Reader& file, Saliency& table) {
-  const auto counts = file.read<std::int64_t>("/fields/count", {table.groups, table.layers, table.experts});
+  const auto counts = file.read<std::int64_t>(kCountPath, {table.groups, table.layers, table.experts});
   for (std::size_t i = 0; i < counts.size(); ++i) table.sums[i * kSumsPerExpert] = counts[i];
   for (const FieldInfo& field : kFields) {
     const auto digits =
@@ -110,7 +110,7 @@ void write_info(Hdf5Writer& file, std::string_view schema, const SaliencyInfo& i
 void write_tables(Hdf5Writer& file, const Saliency& saliency) {
   const Extents extents{saliency.groups, saliency.layers, saliency.experts};
   file.group("/fields");
-  file.dataset<std::int64_t>("/fields/count", extents, counts_of(saliency));
+  file.dataset<std::int64_t>(kCountPath, extents, counts_of(saliency));
   for (const FieldInfo& field : kFields) {
     file.group(fmt::format("/fields/{}", field.name));
     file.dataset<std::int64_t>(digits_path(field), {extents[0], extents[1], extents[2], kDigits},

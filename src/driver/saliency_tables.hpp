@@ -13,6 +13,9 @@ namespace reap {
 
 /// What a saliency file and the state of a pass on its way there have in common (docs/format/saliency.md).
 
+/// Where the tokens of experts are, [groups, layers, experts].
+constexpr const char* kCountPath = "/fields/count";
+
 /// The attributes. `schema` says which kind of file it is.
 void write_info(Hdf5Writer& file, std::string_view schema, const SaliencyInfo& info);
 /// @param kind  for messages: "saliency"

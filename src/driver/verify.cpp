@@ -40,10 +40,11 @@ struct Pair {
 
 /// Weights can only be derived again with the importance that they were derived with.
 void check_importance(const Manifest& manifest, const Quantizer* quantizer, const fs::path& output) {
-  const std::string made_with = manifest.quantize ? manifest.quantize->importance : "";
+  const std::string made_with = manifest.quantize ? manifest.quantize->importance.sha256 : "";
   if (made_with.empty() || (quantizer != nullptr && quantizer->importance() == made_with)) return;
-  fail(ExitCode::bad_input, "{}: was quantised with the importance file of SHA-256 {}; give it as --imatrix",
-       output.string(), made_with);
+  const bool of_saliency = manifest.quantize->importance.least_tokens > 0;
+  fail(ExitCode::bad_input, "{}: was quantised with the {} file of SHA-256 {}; give it as --{}", output.string(),
+       of_saliency ? "saliency" : "importance", made_with, of_saliency ? "saliency" : "imatrix");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "driver/expect_error.hpp"
 #include "driver/hdf5.hpp"
+#include "driver/importance_file.hpp"
 #include "driver/temporary_directory.hpp"
 #include "golden.hpp"
 #include "npz.hpp"
@@ -40,11 +41,11 @@ TEST(ImportanceFile, HoldsSumsByLayer) {
   const std::filesystem::path file = directory / "imatrix.h5";
   write_importance(file, {{"a.w1", {1, 2, 3}}, {"a.w2", {0, -1}}}, "reap-imatrix-1");
   const ImportanceFile importance(file);
-  EXPECT_EQ(importance.of("a.w1", 3), (std::vector<float>{1, 2, 3}));
-  EXPECT_EQ(importance.of("a.w3", 3), std::nullopt);
+  EXPECT_EQ(importance.of("a.w1.weight", 3), (std::vector<float>{1, 2, 3}));
+  EXPECT_EQ(importance.of("a.w3.weight", 3), std::nullopt);
   EXPECT_EQ(importance.digest().size(), 64U);
-  expect_error(ExitCode::bad_input, {"a.w1"}, [&] { importance.of("a.w1", 4); });
-  expect_error(ExitCode::bad_input, {"a.w2", "negative"}, [&] { importance.of("a.w2", 2); });
+  expect_error(ExitCode::bad_input, {"a.w1"}, [&] { importance.of("a.w1.weight", 4); });
+  expect_error(ExitCode::bad_input, {"a.w2", "negative"}, [&] { importance.of("a.w2.weight", 2); });
   write_importance(file, {}, "something-else");
   expect_error(ExitCode::bad_input, {"imatrix.h5", "something-else"}, [&] { ImportanceFile other(file); });
 }
