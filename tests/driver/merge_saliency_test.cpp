@@ -194,7 +194,7 @@ TEST_F(MergeSaliency, SquaresMayNotLeaveTheirRange) {
   expect_error(ExitCode::numerics, {"layer 1", "'attention'"}, [&] { add(a, b); });
   a.saliency.imatrix.at(InputKind::attention).sums[6 + 3] = 0;
   SaliencyFile less = a;
-  less.saliency.imatrix.at(InputKind::attention).sums[6 + 3] = 1;
+  less.saliency.imatrix.at(InputKind::attention).sums[6 + 3] = kSquareSumEnd / 2;  // more than both of the sum
   expect_error(ExitCode::numerics, {"layer 1", "'attention'", "negative"},
                [&] { subtract(add(a, random_file(2, part('b', 0, 12))), less); });
 }
