@@ -11,6 +11,8 @@
 #include "kernels/buffer.hpp"
 #include "kernels/dtype.hpp"
 #include "kernels/fields.hpp"
+#include "kernels/gptq.hpp"
+#include "kernels/moments.hpp"
 #include "kernels/pairs.hpp"
 #include "kernels/quantize.hpp"
 #include "kernels/squares.hpp"
@@ -235,6 +237,11 @@ class Backend {
                                   std::span<const std::int64_t> start,  // host, [groups + 1] first place of each group
                                   std::int64_t width, const SquareSums& to) = 0;
 
+  /// Adds the products of channels of the same block, over rows, to the moments of an input: in fp32 over 512 rows at a
+  /// time, then in fixed point. The bits follow from the rows of a call.
+  virtual void accumulate_moments(const void* x,  // [rows, width] act
+                                  std::int64_t rows, std::int64_t width, const MomentSums& to) = 0;
+
   /// The prediction of each row. A row with a logit that is not finite has an nll that is not finite.
   virtual void predict(const float* logits,          // [rows, vocab]
                        const std::int32_t* target,   // [rows] in [0, vocab), or -1 = none
@@ -255,6 +262,12 @@ class Backend {
                         const Importance* importance,  // null: all inputs alike; rtn asks for none
                         std::uint32_t* words,          // [rows, cols / 8] q + 8, the first of eight inputs lowest
                         std::uint16_t* scales) = 0;    // [rows, cols / group] f16, about half of them negative
+
+  /// Rounds a weight again, with the scales that quantize() has chosen, so that later inputs of a block make up for the
+  /// errors of earlier ones (gptq.hpp).
+  virtual void round_with_feedback(const WeightSource& source, const QuantizeSpec& spec, const Feedback& feedback,
+                                   const std::uint16_t* scales,  // [rows, cols / group] f16
+                                   std::uint32_t* words) = 0;    // [rows, cols / 8]
 };
 
 /// The instruction sets that the CPU backend knows, oldest first. `automatic` takes the newest that the machine has.

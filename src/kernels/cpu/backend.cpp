@@ -133,6 +133,10 @@ void CpuBackend::accumulate_squares(const void* x, const std::int32_t* row, std:
   cpu::accumulate_squares(run_, x, row, start, width, to);
 }
 
+void CpuBackend::accumulate_moments(const void* x, std::int64_t rows, std::int64_t width, const MomentSums& to) {
+  cpu::accumulate_moments(run_, x, rows, width, to);
+}
+
 void CpuBackend::predict(const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
                          Prediction* prediction) {
   cpu::predict(run_, logits, target, rows, vocab, prediction);
@@ -146,6 +150,11 @@ void CpuBackend::diverge(const float* p_logits, const Prediction* p, const float
 void CpuBackend::quantize(const WeightSource& source, const QuantizeSpec& spec, const Importance* importance,
                           std::uint32_t* words, std::uint16_t* scales) {
   cpu::quantize(run_, source, spec, importance, words, scales);
+}
+
+void CpuBackend::round_with_feedback(const WeightSource& source, const QuantizeSpec& spec, const Feedback& feedback,
+                                     const std::uint16_t* scales, std::uint32_t* words) {
+  cpu::round_with_feedback(run_, source, spec, feedback, scales, words);
 }
 
 }  // namespace cpu

@@ -76,6 +76,8 @@ void accumulate_outputs(const Run& run, const std::int32_t* expert, const void* 
 void accumulate_squares(const Run& run, const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
                         std::int64_t width, const SquareSums& to);
 
+void accumulate_moments(const Run& run, const void* x, std::int64_t rows, std::int64_t width, const MomentSums& to);
+
 void predict(const Run& run, const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
              Prediction* prediction);
 
@@ -84,5 +86,11 @@ void diverge(const Run& run, const float* p_logits, const Prediction* p, const f
 
 void quantize(const Run& run, const WeightSource& source, const QuantizeSpec& spec, const Importance* importance,
               std::uint32_t* words, std::uint16_t* scales);
+
+/// Dequantises one row of an fp8 weight.
+void widen_row(const VectorOps& vector, const WeightSource& source, std::int64_t row, bf16* to);
+
+void round_with_feedback(const Run& run, const WeightSource& source, const QuantizeSpec& spec, const Feedback& feedback,
+                         const std::uint16_t* scales, std::uint32_t* words);
 
 }  // namespace reap::cpu

@@ -10,9 +10,7 @@
 #include "kernels/round_up.hpp"
 
 namespace reap::cpu {
-namespace {
 
-/// Dequantises one row of an fp8 weight.
 void widen_row(const VectorOps& vector, const WeightSource& source, std::int64_t row, bf16* to) {
   const auto* const codes = reinterpret_cast<const std::uint8_t*>(source.data) + row * source.cols;
   const float* const scales = source.scale_inv + row / kScaleBlock * ceil_div(source.cols, kScaleBlock);
@@ -20,8 +18,6 @@ void widen_row(const VectorOps& vector, const WeightSource& source, std::int64_t
     vector.f8_to_bf16(codes + col, std::min(kScaleBlock, source.cols - col), scales[col / kScaleBlock], to + col);
   }
 }
-
-}  // namespace
 
 void quantize(const Run& run, const WeightSource& source, const QuantizeSpec& spec, const Importance* importance,
               std::uint32_t* words, std::uint16_t* scales) {

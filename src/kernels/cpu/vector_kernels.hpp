@@ -29,10 +29,14 @@ void pair_dots(const void* f, bool is_bf16, const std::int32_t* position, std::i
 void add_fixed(const void* from, bool is_bf16, std::int64_t first, std::int64_t count, std::int64_t* sums);
 bool add_squares(const void* from, bool is_bf16, std::int64_t first, std::int64_t count, std::int64_t* low,
                  std::int64_t* high);
+void moment_tile(const float* a, const float* b, std::int64_t rows, float* sums);
+bool add_moments(const float* from, std::int64_t* sums);
 float max_of(const float* x, std::int64_t count, std::int64_t* place);
 double exp_sum(const float* x, std::int64_t count, float max);
 void divergence(const float* p, float p_max, const float* q, float q_max, std::int64_t count, double shift,
                 double scale, double* kl, double* overlap);
 bool quantize(const QuantizeRow& row);
+std::int64_t feedback_rows();
+void round_with_feedback(const FeedbackTile& tile);
 
 }  // namespace reap::REAP_ISA

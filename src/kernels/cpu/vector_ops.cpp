@@ -24,10 +24,14 @@ const VectorOps& vector_ops() {
       .pair_dots = pair_dots,
       .add_fixed = add_fixed,
       .add_squares = add_squares,
+      .moment_tile = moment_tile,
+      .add_moments = add_moments,
       .max_of = max_of,
       .exp_sum = exp_sum,
       .divergence = divergence,
       .quantize = quantize,
+      .feedback_rows = feedback_rows,
+      .round_with_feedback = round_with_feedback,
   };
   return ops;
 }

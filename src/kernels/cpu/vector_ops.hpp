@@ -36,6 +36,20 @@ struct QuantizeRow {
   std::uint16_t* scales;             // [groups] f16
 };
 
+/// Rows of a weight, a lane each, whose inputs of one block are rounded to 4 bits with feedback (gptq.hpp).
+struct FeedbackTile {
+  const float* weights;  // [inputs, feedback_rows()]
+  const float* scales;   // [inputs / group, feedback_rows()] not 0
+  const float* factors;  // [inputs * (inputs + 1) / 2] the lower triangle
+  std::int64_t inputs;   // a multiple of group
+  std::int64_t group;    // a multiple of 8
+  float* errors;         // [inputs, feedback_rows()] scratch
+  std::uint32_t* words;  // [inputs / 8, feedback_rows()]
+};
+
+/// Channels that moment_tile() takes of either side.
+constexpr std::int64_t kMomentPanel = 32;
+
 /// The loops that gain from wide vectors, for one instruction set: each works on one row or tile, without threads.
 /// Their sources (kernels/cpu/vector_*.cpp) are compiled once per instruction set, so they hold no templates or inline
 /// functions of a library: the linker could take such a function's AVX-512 copy for the whole program.
@@ -88,6 +102,13 @@ struct VectorOps {
   bool (*add_squares)(const void* from, bool is_bf16, std::int64_t first, std::int64_t count, std::int64_t* low,
                       std::int64_t* high);
 
+  /// sums[i, j] = sum over rows of a[row, i] * b[row, j]; a, b: [rows, kMomentPanel], sums: [kMomentPanel,
+  /// kMomentPanel].
+  void (*moment_tile)(const float* a, const float* b, std::int64_t rows, float* sums);
+  /// sums += kMomentPanel values in units of 2^-kMomentFractionBits, those that fit; false when not all do, or when a
+  /// sum leaves its range.
+  bool (*add_moments)(const float* from, std::int64_t* sums);
+
   /// The largest value and its place, the first of equals; NaN is passed over. count > 0.
   float (*max_of)(const float* x, std::int64_t count, std::int64_t* place);
   /// Sum of e^(x - max) in fp64, no x above max; NaN when an x is not finite.
@@ -98,6 +119,10 @@ struct VectorOps {
 
   /// Rounds to 4 bits as AutoRound does, bit for bit; false when a weight or a scale is not finite.
   bool (*quantize)(const QuantizeRow& row);
+
+  /// Rows that a tile of round_with_feedback() has.
+  std::int64_t (*feedback_rows)();
+  void (*round_with_feedback)(const FeedbackTile& tile);
 };
 
 /// The table for `isa`, which the machine must have (not `automatic`).

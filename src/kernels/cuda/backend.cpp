@@ -13,6 +13,14 @@ namespace {
   throw Error(ExitCode::usage, "--collect imatrix: GPUs do not sum squares of inputs; give --device cpu as well");
 }
 
+[[noreturn]] void fail_moments() {
+  throw Error(ExitCode::usage, "--collect moments: GPUs do not sum moments of inputs; give --device cpu as well");
+}
+
+[[noreturn]] void fail_feedback() {
+  throw Error(ExitCode::usage, "--method gptq: GPUs do not round with feedback; give --device cpu as well");
+}
+
 cudaDeviceProp properties_of(int device) {
   cudaDeviceProp properties;
   REAP_CUDA(cudaGetDeviceProperties(&properties, device));
@@ -195,6 +203,8 @@ void CudaBackend::accumulate_squares(const void*, const std::int32_t*, std::span
   fail_squares();
 }
 
+void CudaBackend::accumulate_moments(const void*, std::int64_t, std::int64_t, const MomentSums&) { fail_moments(); }
+
 void CudaBackend::predict(const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
                           Prediction* prediction) {
   cuda::predict(begin(), logits, target, rows, vocab, prediction);
@@ -208,6 +218,11 @@ void CudaBackend::diverge(const float* p_logits, const Prediction* p, const floa
 void CudaBackend::quantize(const WeightSource& source, const QuantizeSpec& spec, const Importance* importance,
                            std::uint32_t* words, std::uint16_t* scales) {
   cuda::quantize(begin(), source, spec, importance, words, scales);
+}
+
+void CudaBackend::round_with_feedback(const WeightSource&, const QuantizeSpec&, const Feedback&, const std::uint16_t*,
+                                      std::uint32_t*) {
+  fail_feedback();
 }
 
 }  // namespace reap::cuda

@@ -60,12 +60,15 @@ class CudaBackend final : public Backend {
                           std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) override;
   void accumulate_squares(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
                           std::int64_t width, const SquareSums& to) override;
+  void accumulate_moments(const void* x, std::int64_t rows, std::int64_t width, const MomentSums& to) override;
   void predict(const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
                Prediction* prediction) override;
   void diverge(const float* p_logits, const Prediction* p, const float* q_logits, const Prediction* q,
                std::int64_t rows, std::int64_t vocab, Divergence* divergence) override;
   void quantize(const WeightSource& source, const QuantizeSpec& spec, const Importance* importance,
                 std::uint32_t* words, std::uint16_t* scales) override;
+  void round_with_feedback(const WeightSource& source, const QuantizeSpec& spec, const Feedback& feedback,
+                           const std::uint16_t* scales, std::uint32_t* words) override;
 
   /// A communicator whose transfers take their place behind what this backend was told. See nccl.hpp.
   std::unique_ptr<DeviceComm> make_comm(const std::string& id, int rank, int ranks);
