@@ -146,8 +146,8 @@ const std::vector<Command>& commands() {
        "scratch "
        "state checkpoint-minutes ratio keep criterion keep-multiple preserve-super-experts domain-weight protect "
        "allocation seed "
-       "auto-among write quantize format method group-size imatrix exclude quantize-attention serve-tp serve-ep "
-       "max-shard-size mtp overwrite verify",
+       "auto-among write quantize format method group-size imatrix imatrix-after-prune imatrix-tokens exclude "
+       "quantize-attention serve-tp serve-ep max-shard-size mtp overwrite verify",
        run},
       {"observe", "the calibration pass alone: model + calibration -> saliency file",
        "Needs --model, --calibration and --saliency. The file serves any number of later plans. With --part I/N it is "

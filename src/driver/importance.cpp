@@ -8,6 +8,8 @@
 
 namespace reap {
 
+void ImportanceSource::check_plan(const Plan&) const {}
+
 std::vector<std::int32_t> ImportanceSource::starved(std::int64_t) const { return {}; }
 
 std::unique_ptr<const ImportanceSource> open_importance(const std::filesystem::path& file, const Source& source,

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "driver/plan.hpp"
 #include "driver/source.hpp"
 
 namespace reap {
@@ -25,6 +26,9 @@ class ImportanceSource {
   /// @param weight  its name in the checkpoint that is rounded
   /// @throws Error(bad_input) when the file does not hold `inputs` sums, none below zero
   virtual std::optional<std::vector<float>> of(std::string_view weight, std::int64_t inputs) const = 0;
+
+  /// That it is one for what a plan leaves of the checkpoint. @throws Error(bad_input)
+  virtual void check_plan(const Plan& plan) const;
 
   /// Inputs of experts that saw fewer tokens count alike; 0: whatever the file has counts.
   virtual std::int64_t least_tokens() const { return 0; }

@@ -59,6 +59,7 @@ std::string inspect_saliency(const std::filesystem::path& path, const StabilityR
   for (const CalibrationPart& part : info.parts) text += inspect_line("  of", part_line(part));
   text += inspect_line("compute", fmt::format("{}, blocks of {} tokens", info.compute, info.block_tokens));
   text += inspect_line("numerics", info.numerics_id);
+  if (!info.plan_digest.empty()) text += inspect_line("routing", "of plan " + info.plan_digest);
   text += inspect_line("samples", fmt::format("{}, {} tokens", info.samples, info.tokens));
   text += inspect_line("experts", fmt::format("{} in each of {} layers, top-{}", file.saliency.experts,
                                               file.saliency.layers, info.top_k));

@@ -39,6 +39,7 @@ void check_same_kind(const SaliencyFile& a, const SaliencyFile& b) {
   };
   same("model type", a.info.model_type, b.info.model_type);
   same("model digest", a.info.model_digest, b.info.model_digest);
+  same("plan", a.info.plan_digest, b.info.plan_digest);
   same("compute type", a.info.compute, b.info.compute);
   same("numerics id", a.info.numerics_id, b.info.numerics_id);
   same("block size", a.info.block_tokens, b.info.block_tokens);

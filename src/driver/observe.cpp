@@ -6,6 +6,7 @@
 
 #include "driver/calibration.hpp"
 #include "driver/calibration_pass.hpp"
+#include "driver/digest.hpp"
 #include "driver/pass_rank.hpp"
 #include "driver/saliency_parts.hpp"
 #include "driver/state.hpp"
@@ -56,9 +57,15 @@ void all_remove_leftover(Job& job, StateFolder& state) {
   state.all_remove(job.world);
 }
 
+KeptExperts kept_by(const Plan& plan) {
+  KeptExperts kept;
+  for (const LayerPlan& layer : plan.layers) kept.push_back(layer.keep);
+  return kept;
+}
+
 }  // namespace
 
-SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesystem::path& file) {
+SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesystem::path& file, const Plan* routing) {
   const Options& o = job.options;
   const Model& model = source.model;
   Calibration calibration = all_open_calibration(job, model);
@@ -79,6 +86,7 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
                     calibration.domain_names};
   set_parts(info, {part_of(calibration, blocks)});
   info.collected = o.collected;
+  if (routing != nullptr) info.plan_digest = sha256_of(plan_text(*routing));
   StateFolder state(o.state, info, blocks, model.hidden, model.layers);
   if (auto earlier = all_reuse(job, info, file)) {
     if (!o.state.empty()) all_remove_leftover(job, state);
@@ -88,6 +96,7 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
   job.log.info(fmt::format("observe: {} samples, {} tokens, {} blocks; {}", info.samples, info.tokens, blocks.size(),
                            rank.describe()));
   PassPlan plan = rank.plan(source, samples, o);
+  if (routing != nullptr) plan.variants = {kept_by(*routing)};
   const double flops_per_token =
       static_cast<double>(model.layers) * layer_flops_per_token(model, rank.setup.work.mean_context);
   SaliencyFile result{info, all_calibration_pass(job, plan, info, flops_per_token, *rank.backend)};
@@ -96,6 +105,21 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
   });
   if (!o.state.empty()) state.all_remove(job.world);
   return result;
+}
+
+std::filesystem::path all_observe_survivors(Job& job, const Source& source, const Plan& plan, const std::string& name) {
+  Options options = job.options;
+  options.collected = {.imatrix = true};
+  if (!options.state.empty()) options.state /= name;
+  Job own{job.world, options, job.log, job.progress, job.pulse};
+  const std::filesystem::path file = options.output / (name + ".saliency.h5");
+  job.log.info(fmt::format("plan {}: the inputs of what it leaves, with the pruned model's routing", name));
+  all_observe_job(own, source, file, &plan);
+  if (job.world.rank() == 0 && !options.state.empty()) {
+    std::error_code nothing;  // it need not be there
+    std::filesystem::remove(options.state, nothing);
+  }
+  return file;
 }
 
 }  // namespace reap

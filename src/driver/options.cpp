@@ -209,6 +209,8 @@ po::options_description quantize_options(Options& o, Texts& t) {
       "inputs that share a scale: 128, 64 or 32; 0 = the largest that fits the model and --serve-tp");
   add("imatrix", path_value(o.imatrix),
       "importance of inputs, for opt-rtn (HDF5, docs/format/imatrix.md); verify needs the same file");
+  add("imatrix-after-prune", po::bool_switch(&o.imatrix_after_prune),
+      "run: importance of what each plan leaves, by a calibration pass of its own with the pruned model's routing");
   add("imatrix-tokens", po::value(&o.imatrix_tokens)->default_value(o.imatrix_tokens),
       "with importance of a saliency file: inputs of experts that saw fewer tokens count alike");
   add("exclude", po::value(&o.w4a16.exclude)->multitoken(),

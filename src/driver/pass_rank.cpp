@@ -36,7 +36,7 @@ PassRank all_join_pass(Job& job, const Model& model, const Samples& samples, std
   rank.setup.work.evaluated = evaluated;
   rank.setup.work.compared = compared;
   job.world.all_try([&] {
-    if (rank.device.gpu >= 0 && o.collected.imatrix) {
+    if (rank.device.gpu >= 0 && (o.collected.imatrix || o.imatrix_after_prune)) {
       fail(ExitCode::usage, "--collect imatrix: GPUs do not sum squares of inputs; give --device cpu as well");
     }
     const Candidate chosen = choose_candidate(rank.setup.task(model, job.world.size(), o));

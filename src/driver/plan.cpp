@@ -169,6 +169,10 @@ std::int64_t kept_experts(const PlanRequest& request, std::int64_t experts, std:
 
 Plan make_plan(const SaliencyFile& file, const PlanRequest& request) {
   const Criterion criterion = parse_criterion(request.criterion);
+  if (!file.info.plan_digest.empty()) {
+    fail(ExitCode::bad_input, "the saliency file is of what plan {} left, and cannot decide for the whole model",
+         file.info.plan_digest);
+  }
   if (!criterion.by_expert() && file.saliency.gram.empty()) {
     fail(ExitCode::usage, "criterion {}: the saliency file has no such sums; observe again with --collect gram",
          criterion.name);

@@ -38,9 +38,11 @@ void use_importance(Options& options, const Source& source, const Plan& plan, co
   options.write.importance = open_importance(file, source, options.imatrix_tokens);
   options.write.importance_pending = false;
   const ImportanceSource& importance = *options.write.importance;
+  importance.check_plan(plan);
   QuantizeOptions& w4 = *options.write.quantize;
   const StarvedExperts starved = starved_experts(importance, w4, source, plan);
   w4.importance = {importance.digest(), importance.least_tokens(), count_of(starved)};
+  log.info(fmt::format("importance of inputs: {}", file.string()));
   std::int64_t experts = 0;
   for (const LayerPlan& layer : plan.layers) experts += static_cast<std::int64_t>(layer.keep.size());
   for (const std::string& line : starved_lines(starved, experts, importance.least_tokens())) log.info(line);

@@ -28,8 +28,18 @@ struct OutputKind {
 std::vector<OutputKind> output_kinds(const Options& options, const Model& model, Log& log) {
   std::vector<OutputKind> kinds;
   if (options.weight_bits != WeightBits::w4a16) kinds.push_back({"", options});
-  if (options.weight_bits != WeightBits::source) kinds.push_back({"-w4a16", with_w4a16(options, model, log)});
+  if (options.weight_bits != WeightBits::source) {
+    kinds.push_back({"-w4a16", with_w4a16(options, model, log)});
+    const bool observed = options.imatrix_after_prune || options.collected.imatrix || options.calibration.empty();
+    kinds.back().options.write.importance_pending = observed && options.imatrix.empty();
+  }
   return kinds;
+}
+
+void check_survivors_option(const Options& o) {
+  if (o.calibration.empty()) fail(ExitCode::usage, "--imatrix-after-prune needs the samples: give --calibration");
+  if (!o.imatrix.empty()) fail(ExitCode::usage, "--imatrix-after-prune and --imatrix: importance is taken from one");
+  if (o.w4a16.method == W4Method::rtn) fail(ExitCode::usage, "--imatrix-after-prune: --method rtn weighs no errors");
 }
 
 /// What would fail after hours of computing fails now.
@@ -83,10 +93,12 @@ SaliencyFile all_given_saliency(Job& job, const Source& source) {
   return given;
 }
 
+fs::path saliency_path(const Options& o) { return o.saliency.empty() ? o.output / "saliency.h5" : o.saliency; }
+
 SaliencyFile all_saliency(Job& job, const Source& source) {
   const Options& o = job.options;
   if (o.calibration.empty()) return all_given_saliency(job, source);
-  return all_observe_job(job, source, o.saliency.empty() ? o.output / "saliency.h5" : o.saliency);
+  return all_observe_job(job, source, saliency_path(o));
 }
 
 /// Rank 0 decides; every rank works from the same text.
@@ -111,14 +123,38 @@ std::vector<PlannedVariant> all_plan(Job& job, const SaliencyFile& saliency, con
   return planned;
 }
 
+/// The file whose importance of inputs weighs the errors of a plan's 4-bit model; "" = none, or what --imatrix names.
+fs::path all_importance_file(Job& job, const Source& source, const PlannedVariant& planned,
+                             const SaliencyFile& saliency) {
+  const Options& o = job.options;
+  if (!o.imatrix.empty()) return {};
+  if (o.imatrix_after_prune) return all_observe_survivors(job, source, planned.plan, planned.variant.name);
+  const bool asked = o.calibration.empty() ? saliency.info.collected.imatrix : o.collected.imatrix;
+  return asked ? saliency_path(o) : "";
+}
+
+/// The models that a plan becomes, with the importance that its 4-bit one is rounded by.
+std::vector<OutputKind> all_settle_kinds(Job& job, const Source& source, const PlannedVariant& planned,
+                                         std::vector<OutputKind> kinds, const SaliencyFile& saliency) {
+  for (OutputKind& kind : kinds) {
+    kind.options.write.importance_pending = false;
+    if (!planned.write || !kind.options.write.quantize) continue;
+    const fs::path file = all_importance_file(job, source, planned, saliency);
+    if (file.empty()) continue;
+    job.world.all_try([&] { use_importance(kind.options, source, planned.plan, file, job.log); });
+  }
+  return kinds;
+}
+
 /// Leaves `<name>.plan.json` and, where they are wanted, the models that the plan becomes, unless an earlier run has.
 /// @param evaluation  for the model cards; "" = none
-void all_make(Job& job, const Source& source, const PlannedVariant& planned, const std::vector<OutputKind>& kinds,
-              const std::string& evaluation) {
+void all_make(Job& job, const Source& source, const PlannedVariant& planned, const std::vector<OutputKind>& all_kinds,
+              const SaliencyFile& saliency, const std::string& evaluation) {
   const Plan& plan = planned.plan;
   const std::string& name = planned.variant.name;
   job.log.info(fmt::format("plan {}: {} of {} experts stay in each of {} layers", name, plan.kept, plan.experts,
                            plan.layers.size()));
+  const std::vector<OutputKind> kinds = all_settle_kinds(job, source, planned, all_kinds, saliency);
   std::vector<const OutputKind*> left;
   for (const OutputKind& kind : kinds) {
     Job own{job.world, kind.options, job.log, job.progress, job.pulse};
@@ -156,6 +192,7 @@ void run(Job& job) {
     all = variants_of(o);
     if (o.model.empty()) fail(ExitCode::usage, "--model is missing: the checkpoint directory");
     if (o.output.empty()) fail(ExitCode::usage, "--output is missing: the folder for the results");
+    if (o.imatrix_after_prune) check_survivors_option(o);
   });
   const Source source = all_open_source(job.world, o.model);
   std::vector<OutputKind> kinds;
@@ -171,7 +208,8 @@ void run(Job& job) {
   if (!o.heldout.empty()) evaluation = all_sweep(job, source, planned);
   if (evaluation && job.world.rank() == 0) fmt::print("{}", sweep_table(*evaluation));
   for (const PlannedVariant& p : planned) {
-    all_make(job, source, p, kinds, evaluation ? evaluation_markdown(*evaluation, measures_of(*evaluation, p)) : "");
+    all_make(job, source, p, kinds, saliency,
+             evaluation ? evaluation_markdown(*evaluation, measures_of(*evaluation, p)) : "");
   }
   const std::vector<fs::path> rounded = rounded_models(o, planned, kinds);
   if (evaluation && !rounded.empty()) {

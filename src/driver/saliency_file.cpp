@@ -24,11 +24,16 @@ void check_sums(const Hdf5Reader& file, const FieldTotals& total) {
   }
 }
 
+std::string routing_of(const std::string& plan_digest) {
+  return plan_digest.empty() ? "the routing of the whole model" : "the routing of plan " + plan_digest;
+}
+
 }  // namespace
 
 std::string difference(const SaliencyInfo& a, const SaliencyInfo& b) {
   if (a.model_digest != b.model_digest) return "another model";
   if (a.calibration_digest != b.calibration_digest) return "other calibration samples";
+  if (a.plan_digest != b.plan_digest) return routing_of(a.plan_digest);
   if (a.samples != b.samples || a.tokens != b.tokens) {
     return fmt::format("{} samples of {} tokens", a.samples, a.tokens);
   }

@@ -27,6 +27,8 @@ struct SaliencyInfo {
   std::int64_t tokens = 0;
   std::int64_t top_k = 0;
   std::vector<std::string> domains;  // groups = domains * 2
+  /// SHA-256 of the plan whose dropped experts no token was routed to; "" = the model as it is.
+  std::string plan_digest = {};
   /// Of what samples the sums are, in order; empty when of one whole calibration file, the ordinary case.
   std::vector<CalibrationPart> parts = {};
   /// What it holds besides the fields: follows from the tables, and is not written by itself.

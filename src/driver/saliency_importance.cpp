@@ -96,8 +96,11 @@ void SaliencyImportance::read_counts(const SaliencyInfo& info) {
 
 void SaliencyImportance::map_experts(const SaliencyInfo& info, const Source& source) {
   const Model& model = source.model;
+  routing_ = info.plan_digest;
   if (info.model_digest != source.digest) {
-    experts_of_ = survivors(pruned_from(reader_.file(), info.model_digest, source), source, experts_);
+    const Manifest manifest = pruned_from(reader_.file(), info.model_digest, source);
+    experts_of_ = survivors(manifest, source, experts_);
+    made_by_ = manifest.plan.sha256;
   } else if (model.router.experts == experts_) {
     std::vector<std::int32_t> all(static_cast<std::size_t>(experts_));
     std::iota(all.begin(), all.end(), 0);
@@ -137,6 +140,14 @@ std::optional<std::vector<float>> SaliencyImportance::of(std::string_view weight
   std::vector<float> sums(static_cast<std::size_t>(inputs));
   for (std::int64_t i = 0; i < inputs; ++i) sums[static_cast<std::size_t>(i)] = static_cast<float>(square_sum(row, i));
   return sums;
+}
+
+void SaliencyImportance::check_plan(const Plan& plan) const {
+  if (routing_.empty()) return;
+  const std::string pruned_by = made_by_.empty() ? sha256_of(plan_text(plan)) : made_by_;
+  if (pruned_by == routing_) return;
+  fail(ExitCode::bad_input, "{}: is of what another plan left (SHA-256 {}, this one {})", reader_.file(), routing_,
+       pruned_by);
 }
 
 std::vector<std::int32_t> SaliencyImportance::starved(std::int64_t layer) const {

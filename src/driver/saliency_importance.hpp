@@ -26,6 +26,7 @@ class SaliencyImportance final : public ImportanceSource {
 
   const std::string& digest() const override { return digest_; }
   std::optional<std::vector<float>> of(std::string_view weight, std::int64_t inputs) const override;
+  void check_plan(const Plan& plan) const override;
   std::int64_t least_tokens() const override { return least_tokens_; }
   std::vector<std::int32_t> starved(std::int64_t layer) const override;
 
@@ -48,7 +49,9 @@ class SaliencyImportance final : public ImportanceSource {
   std::int64_t layers_ = 0, experts_ = 0;              // of the model that was observed
   std::vector<std::int64_t> counts_;                   // [layers, experts] tokens
   std::vector<std::vector<std::int32_t>> experts_of_;  // [layer][expert of the checkpoint] its number there
-  std::unordered_map<std::string, Place> places_;      // by name of the weight
+  std::string routing_, made_by_;  // digests of plans: of the routing that was observed, and by which the checkpoint
+                                   // was pruned; "" = none
+  std::unordered_map<std::string, Place> places_;  // by name of the weight
 };
 
 }  // namespace reap

@@ -105,6 +105,7 @@ void write_info(Hdf5Writer& file, std::string_view schema, const SaliencyInfo& i
   file.attribute("tokens", info.tokens);
   file.attribute("top_k", info.top_k);
   file.attribute("domains", info.domains);
+  if (!info.plan_digest.empty()) file.attribute("plan_digest", info.plan_digest);
 }
 
 void write_tables(Hdf5Writer& file, const Saliency& saliency) {
@@ -138,6 +139,7 @@ SaliencyInfo read_info(const Hdf5Reader& file, std::string_view schema, std::str
   info.tokens = read_positive(file, "tokens");
   info.top_k = read_positive(file, "top_k");
   info.domains = file.texts("domains");
+  if (file.has_attribute("plan_digest")) info.plan_digest = file.text("plan_digest");
   if (info.domains.empty()) fail(ExitCode::bad_input, "{}: attribute \"domains\" is empty", file.file());
   info.collected = collected_in(file);
   return info;

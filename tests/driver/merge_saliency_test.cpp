@@ -273,6 +273,7 @@ TEST_F(MergeSaliency, RefusesAnotherKind) {
   };
   refused("model type", [](SaliencyFile& f) { f.info.model_type = "other"; });
   refused("model digest", [](SaliencyFile& f) { f.info.model_digest = std::string(64, 'x'); });
+  refused("plan is pppp", [](SaliencyFile& f) { f.info.plan_digest = "pppp"; });
   refused("compute type is bf16", [](SaliencyFile& f) { f.info.compute = "bf16"; });
   refused("numerics id", [](SaliencyFile& f) { f.info.numerics_id = "other"; });
   refused("block size is 65", [](SaliencyFile& f) { f.info.block_tokens = 65; });

@@ -88,6 +88,17 @@ TEST_F(SaliencyFileTest, ComesBackAsItWas) {
   EXPECT_EQ(back.info.domains, info.domains);
 }
 
+TEST_F(SaliencyFileTest, SaysWhoseRoutingItIsOf) {
+  SaliencyInfo info = small_info();
+  EXPECT_FALSE(Hdf5Reader(write(info, small_table())).has_attribute("plan_digest"));
+  info.plan_digest = std::string(64, 'c');
+  const SaliencyFile back = read_saliency(write(info, small_table()));
+  EXPECT_EQ(back.info.plan_digest, info.plan_digest);
+  EXPECT_EQ(difference(back.info, info), "");
+  EXPECT_EQ(difference(back.info, small_info()), "the routing of plan " + info.plan_digest);
+  EXPECT_EQ(difference(small_info(), info), "the routing of the whole model");
+}
+
 TEST_F(SaliencyFileTest, SumsOverOutputsComeBackWhereThereAreSome) {
   EXPECT_EQ(read_saliency(write(small_info(), small_table())).info.collected, Collected());
   EXPECT_FALSE(Hdf5Reader(directory_ / "s.h5").has("/gram"));

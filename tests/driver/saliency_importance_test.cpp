@@ -139,6 +139,21 @@ TEST_F(SaliencyImportanceTest, RefusesOtherModels) {
                [&] { open_importance(write(), pruned, 1); });
 }
 
+TEST_F(SaliencyImportanceTest, OfWhatAPlanLeftServesThatPlanAlone) {
+  const Plan plan = prune();
+  const Source pruned = all_open_source(self_, directory_ / "pruned");
+  Plan other = plan;
+  other.request.seed = 5;
+  info_.plan_digest = sha256_of(plan_text(plan));
+  open_importance(write(), source_, 1)->check_plan(plan);
+  open_importance(write(), pruned, 1)->check_plan(other);  // whatever is made of it: it is what that plan left
+  expect_error(ExitCode::bad_input, {"s.h5", "another plan", info_.plan_digest},
+               [&] { open_importance(write(), source_, 1)->check_plan(other); });
+  info_.plan_digest = sha256_of(plan_text(other));
+  expect_error(ExitCode::bad_input, {"s.h5", "another plan", info_.plan_digest},
+               [&] { open_importance(write(), pruned, 1)->check_plan(plan); });
+}
+
 TEST_F(SaliencyImportanceTest, RefusesImpossibleFiles) {
   table_.imatrix.at(InputKind::attention).sums[0] = -1;
   expect_error(ExitCode::bad_input, {"/imatrix/attention", "layer 0", "canonical"}, [&] {
