@@ -15,6 +15,7 @@
 #include "driver/run.hpp"
 #include "driver/verify.hpp"
 #include "kernels/check.hpp"
+#include "shard/input_file.hpp"
 
 namespace reap {
 namespace {
@@ -25,6 +26,15 @@ void observe(Job& job) {
   });
   const Source source = all_open_source(job.world, job.options.model);
   all_observe_job(job, source, job.options.saliency);
+}
+
+/// A file that holds something else than this plan stays, unless it may be overwritten.
+void replace_plan(const std::filesystem::path& file, const Plan& plan, bool overwrite) {
+  constexpr std::uint64_t kMostBytes = 10'000'000'000;
+  if (!overwrite && std::filesystem::exists(file) && InputFile(file).read_text(kMostBytes) != plan_text(plan)) {
+    fail(ExitCode::bad_input, "{}: exists and is not this plan; name another file or give --overwrite", file.string());
+  }
+  write_plan(file, plan);
 }
 
 /// Plans are small: rank 0 makes them alone.
@@ -44,7 +54,7 @@ void plan(Job& job) {
         request.ratio = ratio;
         const Plan made = make_plan(saliency, request);
         fmt::print("{}\n", plan_table(made));
-        if (!o.plan.empty()) write_plan(o.plan, made);
+        if (!o.plan.empty()) replace_plan(o.plan, made, o.write.overwrite);
       }
     }
   });
@@ -171,7 +181,8 @@ const std::vector<Command>& commands() {
        "Needs --saliency and --ratio (or --keep); --plan names the file to write. Without --plan it only shows the "
        "table.\n\n"
        "  reap_dist plan --saliency saliency.h5 --ratio 0.25 --plan plan.json\n",
-       "saliency plan ratio keep criterion keep-multiple preserve-super-experts domain-weight protect allocation seed",
+       "saliency plan ratio keep criterion keep-multiple preserve-super-experts domain-weight protect allocation seed "
+       "overwrite",
        plan},
       {"eval", "how well a model predicts held-out samples, and how plans would change that; nothing is pruned",
        "Needs --model and --heldout. Perplexity by domain; with --plan, any number of plans are applied as masks in\n"
@@ -218,7 +229,7 @@ const std::vector<Command>& commands() {
        "machine scratch "
        "ratio keep keep-multiple mtp verify format quantize-attention serve-tp ranks tokens longest probe json",
        estimate},
-      {"inspect", "what a model folder, calibration, saliency, plan or state holds",
+      {"inspect", "what a model folder, calibration, saliency, plan, evaluation or state holds",
        "Takes any number of paths. Of a saliency file it also says how sure a cut would be, by default at 0.25 and 0.5 "
        "by "
        "reap;\n"

@@ -10,6 +10,7 @@
 #include "driver/inspect_parts.hpp"
 #include "driver/plan.hpp"
 #include "driver/state_file.hpp"
+#include "driver/sweep.hpp"
 #include "kernels/check.hpp"
 #include "shard/input_file.hpp"
 
@@ -18,22 +19,26 @@ namespace {
 
 constexpr std::string_view kHdf5Signature = "\x89HDF\r\n\x1a\n";
 
-/// The first bytes of a file, as many as there are up to the length of HDF5's signature.
+// Enough to tell what begins: HDF5's signature, or the first member of a JSON file of ours.
+constexpr std::uint64_t kHeadBytes = 64;
+
+/// The first bytes of a file, as many as there are up to kHeadBytes.
 std::string head_of(const std::filesystem::path& path) {
   const InputFile file(path);
-  std::string head(std::min<std::uint64_t>(file.size(), kHdf5Signature.size()), '\0');
+  std::string head(std::min(file.size(), kHeadBytes), '\0');
   file.read(0, std::as_writable_bytes(std::span(head)));
   return head;
 }
 
-enum class Kind : std::uint8_t { model, state, plan, calibration, saliency };
+enum class Kind : std::uint8_t { model, state, plan, evaluation, calibration, saliency };
 
 Kind kind_of(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path)) return list_generations(path).empty() ? Kind::model : Kind::state;
   const std::string head = head_of(path);
-  if (head.starts_with('{')) return Kind::plan;
-  if (head != kHdf5Signature) {
-    fail(ExitCode::bad_input, "{}: neither a model directory, nor a state, nor a calibration, saliency or plan file",
+  if (head.starts_with('{')) return head.find("\"reap-evaluation\"") < head.size() ? Kind::evaluation : Kind::plan;
+  if (!head.starts_with(kHdf5Signature)) {
+    fail(ExitCode::bad_input,
+         "{}: neither a model directory, nor a state, nor a calibration, saliency, plan or evaluation file",
          path.string());
   }
   const Hdf5Reader file(path);
@@ -55,6 +60,8 @@ std::string inspect_by_kind(const std::filesystem::path& path, const StabilityRe
       return inspect_state(path);
     case Kind::plan:
       return inspect_plan(path);
+    case Kind::evaluation:
+      return inspect_evaluation(path);
     case Kind::calibration:
       return inspect_calibration(path);
     case Kind::saliency:
@@ -93,6 +100,19 @@ std::string inspect_plan(const std::filesystem::path& file) {
   text += inspect_line("calibration", plan.calibration_digest);
   text += inspect_line("top-k", fmt::format("{}", plan.top_k));
   return text + "\n" + plan_table(plan);
+}
+
+std::string inspect_evaluation(const std::filesystem::path& file) {
+  const Evaluation evaluation = read_evaluation(file);
+  const std::string& calibration = evaluation.calibration_digest;
+  std::string text = fmt::format("{}: evaluation\n", file.string());
+  text += inspect_line("model", fmt::format("{}, {}", evaluation.model_type, evaluation.model_digest));
+  text += inspect_line("held-out samples", fmt::format("{}, {} tokens, {}", evaluation.samples, evaluation.tokens,
+                                                       evaluation.heldout_digest));
+  text += inspect_line("calibration", calibration.empty() ? "of each plan its own" : calibration);
+  text += inspect_line("computed in", fmt::format("{}, blocks of {} tokens, {}", evaluation.compute,
+                                                  evaluation.block_tokens, evaluation.numerics));
+  return text + "\n" + sweep_table(evaluation);
 }
 
 }  // namespace reap

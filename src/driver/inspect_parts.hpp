@@ -14,6 +14,7 @@ std::string inspect_model(const std::filesystem::path& directory);
 std::string inspect_calibration(const std::filesystem::path& file);
 std::string inspect_saliency(const std::filesystem::path& file, const StabilityRequest& request);
 std::string inspect_plan(const std::filesystem::path& file);
+std::string inspect_evaluation(const std::filesystem::path& file);
 std::string inspect_state(const std::filesystem::path& folder);
 
 /// "  name                value\n"

@@ -23,9 +23,8 @@ void all_agree_on_numerics(const Comm& world, const std::string& numerics_id) {
   }
 }
 
-}  // namespace
-
-PassRank all_join_pass(Job& job, const Model& model, const Samples& samples, std::int64_t evaluated, bool compared) {
+/// All of PassRank that can be known without computing anything.
+PassRank all_place(Job& job, const Model& model, const Samples& samples, std::int64_t evaluated, bool compared) {
   const Options& o = job.options;
   Resources resources = all_find_resources(job.world, job.log);
   PassRank rank;
@@ -42,11 +41,23 @@ PassRank all_join_pass(Job& job, const Model& model, const Samples& samples, std
     const Candidate chosen = choose_candidate(rank.setup.task(model, job.world.size(), o));
     rank.holding = chosen.holding;
     rank.placement = place(model, chosen.grid, job.world.rank());
-    rank.backend = make_backend(rank.device, o.compute, rank.threads, o.cpu_isa);
   });
+  return rank;
+}
+
+}  // namespace
+
+PassRank all_join_pass(Job& job, const Model& model, const Samples& samples, std::int64_t evaluated, bool compared) {
+  const Options& o = job.options;
+  PassRank rank = all_place(job, model, samples, evaluated, compared);
+  job.world.all_try([&] { rank.backend = make_backend(rank.device, o.compute, rank.threads, o.cpu_isa); });
   all_agree_on_numerics(job.world, rank.backend->numerics_id());
   rank.connect = all_choose_transport(job.world, o.transport, rank.device, *rank.backend, job.log);
   return rank;
+}
+
+void all_check_pass(Job& job, const Model& model, const Samples& samples, std::int64_t evaluated, bool compared) {
+  all_place(job, model, samples, evaluated, compared);
 }
 
 PassPlan PassRank::plan(const Source& source, const Samples& samples, const Options& options) const {

@@ -35,6 +35,9 @@ struct PassRank {
 PassRank all_join_pass(Job& job, const Model& model, const Samples& samples, std::int64_t evaluated,
                        bool compared = false);
 
+/// Fails now where such a pass could not begin hours later. Collective. @throws as all_join_pass
+void all_check_pass(Job& job, const Model& model, const Samples& samples, std::int64_t evaluated, bool compared);
+
 /// Fails now where the file could not be written after hours of computing. @throws Error(io)
 void check_writable(const std::filesystem::path& file);
 

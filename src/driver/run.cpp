@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "driver/calibration.hpp"
 #include "driver/heldout.hpp"
 #include "driver/observe.hpp"
+#include "driver/pass_rank.hpp"
 #include "driver/quantize.hpp"
 #include "driver/run_log.hpp"
 #include "driver/sweep.hpp"
@@ -42,6 +44,16 @@ void check_survivors_option(const Options& o) {
   if (o.w4a16.method == W4Method::rtn) fail(ExitCode::usage, "--imatrix-after-prune: --method rtn weighs no errors");
 }
 
+/// What may be asked for by the plan of a variant: of an automatic one, whatever it may choose.
+std::vector<PlanRequest> possible_requests(const std::vector<Variant>& all, const Variant& variant) {
+  if (!variant.automatic()) return {variant.request};
+  std::vector<PlanRequest> requests;
+  for (const Variant& v : all) {
+    if (!v.automatic() && v.as_small_as(variant)) requests.push_back(v.request);
+  }
+  return requests;
+}
+
 /// What would fail after hours of computing fails now.
 void all_check_outputs(Job& job, const Source& source, const std::vector<Variant>& all,
                        const std::vector<OutputKind>& kinds) {
@@ -62,16 +74,24 @@ void all_check_outputs(Job& job, const Source& source, const std::vector<Variant
       check_domains(o.plan_request, calibration.domain_names);
     }
     for (const Variant& v : all) {
-      const bool known = o.outputs != OutputChoice::none && !v.candidate && !v.automatic();
-      if (!known) continue;
+      if (o.outputs == OutputChoice::none || v.candidate) continue;
       for (const OutputKind& kind : kinds) {
-        check_output(source, v.request, o.output / (v.name + kind.ending), kind.options.write);
+        check_output(source, possible_requests(all, v), o.output / (v.name + kind.ending), kind.options.write);
       }
     }
     std::error_code error;
     fs::create_directories(o.output, error);
     if (error) fail(ExitCode::io, "{}: cannot be made: {}", o.output.string(), error.message());
   });
+}
+
+/// The pass over the held-out samples, which comes after that over the calibration samples.
+void all_check_sweep(Job& job, const Source& source, const std::vector<Variant>& all) {
+  const Calibration heldout = all_open_heldout(job, source.model.vocab);  // reads every token
+  const auto plans = std::ranges::count_if(all, [](const Variant& v) { return !v.automatic(); });
+  const Options& o = job.options;
+  const bool rounded = o.weight_bits != WeightBits::source && o.outputs != OutputChoice::none;
+  all_check_pass(job, source.model, heldout.samples, plans + 1, rounded);
 }
 
 /// A saliency file of this model that is there already, of whatever samples.
@@ -201,7 +221,7 @@ void run(Job& job) {
     for (const std::string& line : serving_advice(source.model)) job.log.warn(line);
   }
   all_check_outputs(job, source, all, kinds);
-  if (!o.heldout.empty()) static_cast<void>(all_open_heldout(job, source.model.vocab));  // reads every token
+  if (!o.heldout.empty()) all_check_sweep(job, source, all);
   const SaliencyFile saliency = all_saliency(job, source);
   std::vector<PlannedVariant> planned = all_plan(job, saliency, all);
   std::optional<Evaluation> evaluation;

@@ -65,15 +65,18 @@ class Phases {
 
 }  // namespace
 
-void check_output(const Source& source, const PlanRequest& request, const fs::path& output,
+void check_output(const Source& source, const std::vector<PlanRequest>& requests, const fs::path& output,
                   const WriteOptions& options) {
-  check_counts_of(request, options.form);
+  for (const PlanRequest& request : requests) check_counts_of(request, options.form);
   const Staging staging(output);
   staging.recover();
   staging.check_place(source.checkpoint.directory());
   if (!staging.exists()) return;
-  const std::string other = output_difference(output, source.digest, request, options);
-  if (other.empty()) return;
+  std::string other;
+  for (const PlanRequest& request : requests) {
+    other = output_difference(output, source.digest, request, options);
+    if (other.empty()) return;
+  }
   if (!options.overwrite) refuse(staging, other);
   staging.check(source.checkpoint.directory(), true);
 }

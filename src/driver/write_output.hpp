@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "driver/commands.hpp"
 #include "driver/plan.hpp"
@@ -10,9 +11,10 @@
 
 namespace reap {
 
-/// Before there is a plan: refuses what could not be written or kept later. To be called by one rank.
+/// Before there is a plan, which will be of one of `requests`: refuses what could not be written or kept later. To be
+/// called by one rank.
 /// @throws Error(bad_input)
-void check_output(const Source& source, const PlanRequest& request, const std::filesystem::path& output,
+void check_output(const Source& source, const std::vector<PlanRequest>& requests, const std::filesystem::path& output,
                   const WriteOptions& options);
 
 /// Whether the output of this plan is there already, whole. Another one that is there is refused, unless

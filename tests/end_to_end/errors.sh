@@ -62,6 +62,9 @@ sed 's/"block_tokens": 4096/"block_tokens": 4095/' "$work/out-dir/reap-0.3.plan.
 expect 3 "reap-0.3: exists and was made by another plan" 2 prune --model "$model" --plan "$work/edited.json" --output "$work/out-dir/reap-0.3"
 expect 3 "exists and was made with --block-tokens 4096" 2 observe --model "$model" --calibration "$calibration" \
   --saliency "$work/out-dir/saliency.h5" --block-tokens 100
+plan=(plan --saliency "$work/out-dir/saliency.h5" --plan "$work/out-dir/reap-0.3.plan.json")
+expect 3 "exists and is not this plan" 0 "${plan[@]}" --ratio 0.2
+"$reap_dist" "${plan[@]}" --ratio 0.3 >/dev/null 2>"$work/log" || { echo "FAILED: the same plan again"; failures=$((failures + 1)); }
 [ "$before" = "$(digest)" ] || { echo "a refused or repeated run changed the output"; failures=$((failures + 1)); }
 
 mv "$work/out-dir/reap-0.3/generation_config.json" "$work/"

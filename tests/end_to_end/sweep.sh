@@ -98,6 +98,10 @@ grep -q '"calibration": "' "$work/automatic/sweep.json" || failed "a sweep of au
 sweep automatic 1 --ratio 0.4 --criterion auto --auto-among reap:0 --write none
 [ "$(grep -o '"chosen"' "$work/automatic/sweep.json" | wc -l)" = 2 ] || failed "an added size has lost the choice before"
 
+# Memory in which the calibration samples go through the model, but not the held-out ones: known at once.
+"$reap_dist" observe --model "$model" --calibration "$REAP_TEST_DATA/calib_64x512.h5" --block-tokens 512 --threads 1 \
+  --memory-budget 12MB --saliency "$work/small.h5" >"$work/out" 2>"$work/err" || failed "observe in 12 MB"
+refused 2 'do not fit' --ratio 0.25 --eval "$REAP_TEST_DATA/heldout.h5" --block-tokens 512 --threads 1 --memory-budget 12MB
 refused 2 '--eval is missing' --ratio 0.25 --criterion auto
 refused 2 '--eval is missing' --ratio 0.25 --write best
 refused 2 '0.2x: not a number' --ratio 0.25,0.2x
