@@ -220,8 +220,8 @@ void run(Job& job) {
   if (o.weight_bits != WeightBits::source) {
     for (const std::string& line : serving_advice(source.model)) job.log.warn(line);
   }
-  all_check_outputs(job, source, all, kinds);
   if (!o.heldout.empty()) all_check_sweep(job, source, all);
+  all_check_outputs(job, source, all, kinds);
   const SaliencyFile saliency = all_saliency(job, source);
   std::vector<PlannedVariant> planned = all_plan(job, saliency, all);
   std::optional<Evaluation> evaluation;
