@@ -96,12 +96,17 @@ class RecordingBackend : public Backend {
                           const SquareSums&) override {
     unused();
   }
+  void accumulate_moments(const void*, std::int64_t, std::int64_t, const MomentSums&) override { unused(); }
   void predict(const float*, const std::int32_t*, std::int64_t, std::int64_t, Prediction*) override { unused(); }
   void diverge(const float*, const Prediction*, const float*, const Prediction*, std::int64_t, std::int64_t,
                Divergence*) override {
     unused();
   }
   void quantize(const WeightSource&, const QuantizeSpec&, const Importance*, std::uint32_t*, std::uint16_t*) override {
+    unused();
+  }
+  void round_with_feedback(const WeightSource&, const QuantizeSpec&, const Feedback&, const std::uint16_t*,
+                           std::uint32_t*) override {
     unused();
   }
 
