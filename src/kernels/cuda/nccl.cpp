@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/cuda/check.hpp"
+#include "kernels/cuda/event.hpp"
 
 namespace reap::cuda {
 namespace {
@@ -111,10 +112,7 @@ class NcclComm final : public DeviceComm {
       REAP_CUDA(cudaEventRecord(over_, stream_));
       state_ = State::running;
     }
-    const cudaError_t status = cudaEventQuery(over_);
-    if (status == cudaErrorNotReady) return false;
-    REAP_CUDA(status);
-    return become_idle();
+    return is_over(over_) && become_idle();
   }
 
   void start(std::span<const DeviceMessage> sends, std::span<const DeviceMessage> receives) override {
