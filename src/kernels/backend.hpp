@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <span>
@@ -36,6 +37,9 @@ struct WeightSource {
   std::int64_t cols;       // inputs K
   const float* scale_inv;  // [ceil(rows/128), ceil(cols/128)] for f8_e4m3, else null
 };
+
+/// Puts bytes [begin, begin + into.size()) of a weight's data, as stored, into host memory. Open to several threads.
+using ReadBytes = std::function<void(std::uint64_t begin, std::span<std::byte> into)>;
 
 /// A weight matrix laid out for multiplication by the backend that made it. Stays in its stored type where that is
 /// smaller (bf16, fp8 + scales) and is expanded on its way into the product.
@@ -118,6 +122,9 @@ class Backend {
   /// Lays a weight out for products in `precision` (the router's is fp32 whatever compute() says). For bf16 products
   /// weights are rounded to nearest even; fp8 is dequantised in fp32 (q * scale_inv) first.
   virtual std::unique_ptr<Weight> pack(const WeightSource& source, Compute precision) = 0;
+  /// The same for data that are still to be read: source.data is null. `read` is no longer called on return.
+  /// @throws what it throws
+  virtual std::unique_ptr<Weight> read_weight(const WeightSource& source, const ReadBytes& read, Compute precision);
 
   /// x[r] = table[tokens[r]] as fp32. Token ids must be in [0, vocab): the caller checks.
   virtual void embed(const void* table,           // [vocab, hidden] of `dtype` (f32, f16, bf16), raw

@@ -1,6 +1,7 @@
 #include "shard/layer.hpp"
 
 #include <cstring>
+#include <optional>
 #include <span>
 
 #include "kernels/check.hpp"
@@ -10,8 +11,8 @@
 namespace reap {
 namespace {
 
-/// Brings the tensors of one layer (or of none, layer -1) to the backend. One tensor at a time is in host memory
-/// besides.
+/// Brings the tensors of one layer (or of none, layer -1) to the backend. At most one tensor at a time is in host
+/// memory besides.
 class Loader {
  public:
   Loader(const Checkpoint& checkpoint, const Model& model, std::int64_t layer, Backend& backend)
@@ -64,15 +65,20 @@ class Loader {
   std::unique_ptr<Weight> weight(Part part, Compute precision, std::int64_t expert = -1) {
     const std::string name = tensor_name(model_, {part, layer_, static_cast<std::int32_t>(expert)});
     if (is_w4(checkpoint_, model_, name)) return expanded(name, precision);
-    const Tensor& tensor = read(part, expert);
+    const Tensor& tensor = find(part, expert, false);
     REAP_CHECK(tensor.shape.size() == 2, "tensor {} has {} axes", tensor.name, tensor.shape.size());
     if (tensor.dtype == DType::f8_e4m3) read_scales(part, expert);
-    return backend_.pack({.data = data_.data(),
-                          .dtype = tensor.dtype,
-                          .rows = tensor.shape[0],
-                          .cols = tensor.shape[1],
-                          .scale_inv = tensor.dtype == DType::f8_e4m3 ? scales_.data() : nullptr},
-                         precision);
+    const auto read = [&, place = scope_path()](std::uint64_t begin, std::span<std::byte> into) {
+      std::optional<Scope> scope;  // in a thread of the backend's
+      if (scope_path() != place) scope.emplace(place);
+      checkpoint_.read(tensor, begin, into);
+    };
+    return backend_.read_weight({.data = nullptr,
+                                 .dtype = tensor.dtype,
+                                 .rows = tensor.shape[0],
+                                 .cols = tensor.shape[1],
+                                 .scale_inv = tensor.dtype == DType::f8_e4m3 ? scales_.data() : nullptr},
+                                read, precision);
   }
 
  private:
@@ -86,8 +92,8 @@ class Loader {
     return checkpoint_.at(tensor_name(model_, {part, layer_, static_cast<std::int32_t>(expert), scale}));
   }
 
-  const Tensor& read(Part part, std::int64_t expert = -1) {
-    const Tensor& tensor = find(part, expert, false);
+  const Tensor& read(Part part) {
+    const Tensor& tensor = find(part, -1, false);
     data_.resize(tensor.bytes);
     checkpoint_.read(tensor, 0, data_);
     return tensor;

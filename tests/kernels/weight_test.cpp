@@ -1,6 +1,11 @@
 #include "kernels/weights.hpp"
 
+#include <cstring>
+#include <span>
+#include <utility>
+
 #include "kernels/backends.hpp"
+#include "kernels/error.hpp"
 
 namespace reap::test {
 namespace {
@@ -9,13 +14,29 @@ class WeightTest : public BackendTest {
  protected:
   /// Element by element what `stored` multiplies with: rows of the unit matrix pick out columns, without rounding.
   void expect_exact(const StoredWeight& stored) {
-    const std::int64_t rows = stored.rows(), cols = stored.cols();
+    const std::int64_t cols = stored.cols();
     std::vector<float> unit(static_cast<std::size_t>(cols * cols), 0.0f);
     for (std::int64_t i = 0; i < cols; ++i) unit[static_cast<std::size_t>(i * cols + i)] = 1.0f;
-    const auto weight = backend->pack(stored.source(), backend->compute());
+    expect_products(stored, unit, *backend->pack(stored.source(), backend->compute()));
+    expect_products(stored, unit, *read(stored));
+  }
+
+  /// Packed from what is read by as many threads as the backend likes.
+  std::unique_ptr<Weight> read(const StoredWeight& stored) {
+    WeightSource source = stored.source();
+    const std::byte* const data = std::exchange(source.data, nullptr);
+    const ReadBytes bytes = [&](std::uint64_t begin, std::span<std::byte> into) {
+      std::memcpy(into.data(), data + begin, into.size());
+    };
+    return backend->read_weight(source, bytes, backend->compute());
+  }
+
+ private:
+  void expect_products(const StoredWeight& stored, const std::vector<float>& unit, const Weight& weight) {
+    const std::int64_t rows = stored.rows(), cols = stored.cols();
     const auto x = upload_act(*backend, unit);
     const Buffer<float> out(backend->memory(), cols * rows);
-    backend->matmul(x.data(), cols, *weight, out.data(), false);
+    backend->matmul(x.data(), cols, weight, out.data(), false);
     const std::vector<float> got = download(*backend, out);
     for (std::int64_t row = 0; row < rows; ++row) {
       for (std::int64_t col = 0; col < cols; ++col) {
@@ -55,6 +76,23 @@ TEST_P(WeightTest, RoundsF32ToNearestEvenForBf16) {
   stored.set_bits(0, 1, 0x3f818000);  // up to the even one
   stored.set_bits(69, 39, 0x3f808001);
   expect_exact(stored);
+}
+
+TEST_P(WeightTest, ThrowsWhatReadingThrows) {
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    const std::int64_t rows = 2000, cols = 1024;
+    WeightSource source{nullptr, dtype, rows, cols, nullptr};
+    const auto fail_late = [&](std::uint64_t begin, std::span<std::byte> into) {
+      const std::uint64_t last = static_cast<std::uint64_t>(rows * cols) * size_of(dtype) - 1;
+      if (begin <= last && last < begin + into.size()) throw Error(ExitCode::io, "the disk is gone");
+    };
+    try {
+      static_cast<void>(backend->read_weight(source, fail_late, backend->compute()));
+      FAIL() << "packed what could not be read";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::io);
+    }
+  }
 }
 
 TEST_P(WeightTest, KnowsItsShapeAndStaysInItsStoredType) {

@@ -3,6 +3,7 @@
 #include <cublasLt.h>
 
 #include "kernels/cuda/check.hpp"
+#include "kernels/cuda/memory_cache.hpp"
 #include "kernels/cuda/nccl.hpp"
 #include "kernels/cuda/ops.hpp"
 
@@ -53,10 +54,12 @@ CudaBackend::CudaBackend(Compute compute, int device)
       products_{device_memory(device)} {
   // Beside those of other backends: it neither waits for them nor they for it.
   REAP_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  memory_cache(device).add_stream(stream_);
 }
 
 CudaBackend::~CudaBackend() {
   cudaStreamSynchronize(stream_);
+  memory_cache(device_.index).remove_stream(stream_);
   cudaStreamDestroy(stream_);
 }
 
@@ -110,7 +113,16 @@ void CudaBackend::synchronize() {
 }
 
 std::unique_ptr<DeviceComm> CudaBackend::make_comm(const std::string& id, int rank, int ranks) {
+  memory_cache(device_.index).trim();  // NCCL allocates for itself
   return make_nccl_comm(device_.index, stream_, id, rank, ranks);
+}
+
+std::unique_ptr<Weight> CudaBackend::read_weight(const WeightSource& source, const ReadBytes& read, Compute precision) {
+  if (!CudaWeight::held_as_stored(source.dtype, precision)) return Backend::read_weight(source, read, precision);
+  auto weight = std::make_unique<CudaWeight>(begin(), slabs_, source, precision);
+  if (!files_) files_.emplace(device_.index);
+  files_->upload(stream_, weight->mutable_data(), weight->data_bytes(), read);
+  return weight;
 }
 
 std::unique_ptr<Weight> CudaBackend::pack(const WeightSource& source, Compute precision) {

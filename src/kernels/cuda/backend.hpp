@@ -1,5 +1,8 @@
 #pragma once
 
+#include <optional>
+
+#include "kernels/cuda/file_upload.hpp"
 #include "kernels/cuda/launch.hpp"
 #include "kernels/cuda/products.hpp"
 #include "kernels/device_comm.hpp"
@@ -28,6 +31,7 @@ class CudaBackend final : public Backend {
   void synchronize() override;
 
   std::unique_ptr<Weight> pack(const WeightSource& source, Compute precision) override;
+  std::unique_ptr<Weight> read_weight(const WeightSource& source, const ReadBytes& read, Compute precision) override;
   void embed(const void* table, DType dtype, std::int64_t hidden, const std::int32_t* tokens, std::int64_t rows,
              float* x) override;
   void rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t width, float* y,
@@ -85,6 +89,7 @@ class CudaBackend final : public Backend {
   Slabs slabs_;
   Staging staging_;
   Products products_;
+  std::optional<FileUpload> files_;  // made when a weight is first read: its memory is pinned
 };
 
 }  // namespace reap::cuda

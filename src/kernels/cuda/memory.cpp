@@ -6,42 +6,22 @@
 #include <utility>
 
 #include "kernels/cuda/check.hpp"
+#include "kernels/cuda/memory_cache.hpp"
 #include "kernels/round_up.hpp"
 
 namespace reap::cuda {
 namespace {
 
-constexpr int kMaxDevices = 64;
 constexpr std::int64_t kAlignment = 256;  // what cudaMalloc gives
-
-std::string gibibytes(std::size_t bytes) {
-  const double hundredths = static_cast<double>(bytes) / (1024.0 * 1024.0 * 1024.0) * 100.0;
-  const auto rounded = static_cast<std::uint64_t>(hundredths);
-  const std::string fraction = std::to_string(rounded % 100);
-  return std::to_string(rounded / 100) + (fraction.size() == 1 ? ".0" : ".") + fraction + " GiB";
-}
 
 template <int device>
 void* allocate_on(std::size_t bytes) {
-  // Not set back afterwards: even to name another device would make a context there, in its memory.
-  REAP_CUDA(cudaSetDevice(device));
-  void* memory = nullptr;
-  // An empty array has an address too.
-  const cudaError_t status = cudaMalloc(&memory, std::max<std::size_t>(bytes, 1));
-  if (status == cudaSuccess) return memory;
-  cudaGetLastError();  // or the next check would report it again
-  std::size_t free = 0, total = 0;
-  if (status != cudaErrorMemoryAllocation || cudaMemGetInfo(&free, &total) != cudaSuccess) REAP_CUDA(status);
-  throw Error(ExitCode::io, "out of memory: " + std::to_string(bytes) + " bytes (" + gibibytes(bytes) +
-                                ") could not be allocated on GPU " + std::to_string(device) + ", where " +
-                                gibibytes(free) + " of " + gibibytes(total) +
-                                " are free; use more ranks, stream the weights, or lower --block-tokens");
+  return memory_cache(device).allocate(bytes);
 }
 
 template <int device>
 void release_on(void* memory) noexcept {
-  cudaSetDevice(device);
-  cudaFree(memory);  // waits for kernels that are queued and may use it
+  memory_cache(device).release(memory);
 }
 
 template <int... device>

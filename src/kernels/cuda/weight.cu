@@ -83,10 +83,9 @@ void run_dequantise(const Launch& launch, const CudaWeight& weight, To* to) {
   REAP_CUDA_LAUNCHED();
 }
 
-DType held_as(const WeightSource& source, Compute precision) {
-  switch (source.dtype) {
+DType held_as(DType stored, Compute precision) {
+  switch (stored) {
     case DType::f8_e4m3:
-      REAP_CUDA_REQUIRE(source.scale_inv != nullptr, "an f8_e4m3 weight without its scales");
       return DType::f8_e4m3;
     case DType::bf16:
       return DType::bf16;
@@ -94,25 +93,29 @@ DType held_as(const WeightSource& source, Compute precision) {
     case DType::f32:
       return precision == Compute::bf16 ? DType::bf16 : DType::f32;
     default:
-      fail_at(ExitCode::bug, "a weight of type " + std::string(name_of(source.dtype)), __FILE__, __LINE__);
+      fail_at(ExitCode::bug, "a weight of type " + std::string(name_of(stored)), __FILE__, __LINE__);
   }
 }
 
 }  // namespace
 
+bool CudaWeight::held_as_stored(DType dtype, Compute precision) { return held_as(dtype, precision) == dtype; }
+
 CudaWeight::CudaWeight(const Launch& launch, Slabs& slabs, const WeightSource& source, Compute precision)
-    : rows_{source.rows}, cols_{source.cols}, dtype_{held_as(source, precision)}, precision_{precision} {
+    : rows_{source.rows}, cols_{source.cols}, dtype_{held_as(source.dtype, precision)}, precision_{precision} {
   REAP_CUDA_REQUIRE(rows_ > 0 && cols_ > 0, "an empty weight");
   const std::int64_t elements = rows_ * cols_;
   bytes_ = elements * static_cast<std::int64_t>(size_of(dtype_));
   data_ = slabs.take(bytes_);
   if (dtype_ == DType::f8_e4m3) {
+    REAP_CUDA_REQUIRE(source.scale_inv != nullptr, "an f8_e4m3 weight without its scales");
     const std::int64_t scale_bytes =
         ceil_div(rows_, kScaleBlock) * scale_cols() * static_cast<std::int64_t>(sizeof(float));
     scale_ = slabs.take(scale_bytes);
     bytes_ += scale_bytes;
     launch.staging->upload(launch.stream, scale_.get(), source.scale_inv, static_cast<std::size_t>(scale_bytes));
   }
+  if (source.data == nullptr) return;
   const std::size_t source_bytes = static_cast<std::size_t>(elements) * size_of(source.dtype);
   if (source.dtype == dtype_) {
     launch.staging->upload(launch.stream, data_.get(), source.data, source_bytes);

@@ -15,13 +15,19 @@ namespace reap::cuda {
 /// to nearest even where products are bf16.
 class CudaWeight final : public Weight {
  public:
-  /// Queues the transfer and the conversion; `source` has been read on return.
+  /// Whether elements are kept as a checkpoint has them.
+  static bool held_as_stored(DType dtype, Compute precision);
+
+  /// Queues the transfer and the conversion; `source` has been read on return. Where its data are null they are still to
+  /// come, as they will be held: to mutable_data().
   CudaWeight(const Launch& launch, Slabs& slabs, const WeightSource& source, Compute precision);
 
   std::int64_t rows() const override { return rows_; }
   std::int64_t cols() const override { return cols_; }
   std::int64_t bytes() const override { return bytes_; }
 
+  std::byte* mutable_data() { return data_.get(); }
+  std::int64_t data_bytes() const { return rows_ * cols_ * static_cast<std::int64_t>(size_of(dtype_)); }
   DType dtype() const { return dtype_; }                                                   // f32, bf16 or f8_e4m3
   Compute precision() const { return precision_; }                                         // of the products it is for
   const void* data() const { return data_.get(); }                                         // 256-byte aligned
