@@ -72,10 +72,10 @@ std::string CudaBackend::numerics_id() const {
          " multiprocessors " + (compute_ == Compute::bf16 ? "BF16" : "F32") + "-products";
 }
 
-Launch CudaBackend::begin() {
+CudaBackend::Operation CudaBackend::begin(const char* name) {
   made_current(device_.index);
   scratch_.reset();
-  return {stream_, compute_, device_, &scratch_, &staging_};
+  return {Range(name), {stream_, compute_, device_, &scratch_, &staging_}};
 }
 
 void CudaBackend::upload(void* to, const void* from_host, std::size_t bytes) {
@@ -96,7 +96,8 @@ void CudaBackend::copy(void* to, const void* from, std::size_t bytes) {
 void CudaBackend::gather_rows(void* to, const void* from, const std::int32_t* row, std::int64_t rows,
                               std::int64_t row_bytes) {
   if (rows == 0) return;
-  const Launch launch = begin();
+  const Operation operation = begin("gather_rows");
+  const Launch& launch = operation.launch;
   auto* const indices = launch.scratch->take<std::int32_t>(rows);
   staging_.upload(stream_, indices, row, static_cast<std::size_t>(rows) * sizeof(std::int32_t));
   cuda::gather_rows(launch, from, indices, rows, row_bytes, to);
@@ -119,55 +120,57 @@ std::unique_ptr<DeviceComm> CudaBackend::make_comm(const std::string& id, int ra
 
 std::unique_ptr<Weight> CudaBackend::read_weight(const WeightSource& source, const ReadBytes& read, Compute precision) {
   if (!CudaWeight::held_as_stored(source.dtype, precision)) return Backend::read_weight(source, read, precision);
-  auto weight = std::make_unique<CudaWeight>(begin(), slabs_, source, precision);
+  const Operation operation = begin("read_weight");
+  auto weight = std::make_unique<CudaWeight>(operation.launch, slabs_, source, precision);
   if (!files_) files_.emplace(device_.index);
   files_->upload(stream_, weight->mutable_data(), weight->data_bytes(), read);
   return weight;
 }
 
 std::unique_ptr<Weight> CudaBackend::pack(const WeightSource& source, Compute precision) {
-  return std::make_unique<CudaWeight>(begin(), slabs_, source, precision);
+  return std::make_unique<CudaWeight>(begin("pack"), slabs_, source, precision);
 }
 
 void CudaBackend::embed(const void* table, DType dtype, std::int64_t hidden, const std::int32_t* tokens,
                         std::int64_t rows, float* x) {
-  cuda::embed(begin(), table, dtype, hidden, tokens, rows, x);
+  cuda::embed(begin("embed"), table, dtype, hidden, tokens, rows, x);
 }
 
 void CudaBackend::rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t width,
                            float* y, void* y_act) {
-  cuda::rms_norm(begin(), x, weight, eps, rows, width, y, y_act);
+  cuda::rms_norm(begin("rms_norm"), x, weight, eps, rows, width, y, y_act);
 }
 
 void CudaBackend::matmul(const void* x, std::int64_t rows, const Weight& w, float* out, bool add) {
   const CudaWeight& weight = on_device(w);
   REAP_CUDA_REQUIRE(weight.precision() == compute_, "activations times a weight of another precision");
-  products_.multiply(begin(), x, rows, weight, out, add);
+  products_.multiply(begin("matmul"), x, rows, weight, out, add);
 }
 
 void CudaBackend::qk_norm_rope(const float* q, const float* k, const float* v, const float* q_weight,
                                const float* k_weight, const std::int32_t* position, const AttentionShape& shape,
                                std::int64_t rows, void* q_act, void* k_act, void* v_act) {
-  cuda::qk_norm_rope(begin(), q, k, v, q_weight, k_weight, position, shape, rows, q_act, k_act, v_act);
+  cuda::qk_norm_rope(begin("qk_norm_rope"), q, k, v, q_weight, k_weight, position, shape, rows, q_act, k_act, v_act);
 }
 
 void CudaBackend::attention(const void* q, const void* k, const void* v, std::span<const std::int64_t> start,
                             const AttentionShape& shape, void* out) {
-  cuda::attention(begin(), q, k, v, start, shape, out);
+  cuda::attention(begin("attention"), q, k, v, start, shape, out);
 }
 
 void CudaBackend::route(const float* h, const Weight& gate, const float* bias, std::int64_t rows, std::int64_t top_k,
                         float* logits, std::int32_t* expert, float* gate_value) {
   const CudaWeight& weight = on_device(gate);
   REAP_CUDA_REQUIRE(weight.precision() == Compute::fp32, "a router of another precision than fp32");
-  const Launch launch = begin();
+  const Operation operation = begin("route");
+  const Launch& launch = operation.launch;
   products_.multiply(launch, h, rows, weight, logits, false);
   select_experts(launch, logits, bias, rows, weight.rows(), top_k, expert, gate_value);
 }
 
 void CudaBackend::group_slots(const std::int32_t* expert, std::int64_t slots, std::int32_t first, std::int64_t count,
                               std::int32_t* order, std::int32_t* position, std::int64_t* start) {
-  cuda::group_slots(begin(), expert, slots, first, count, order, position, start);
+  cuda::group_slots(begin("group_slots"), expert, slots, first, count, order, position, start);
 }
 
 void CudaBackend::experts(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
@@ -176,19 +179,19 @@ void CudaBackend::experts(const void* x, const std::int32_t* row, std::span<cons
   REAP_CUDA_REQUIRE(start.size() == weights.size() + 1, "experts and group starts that do not match");
   if (inner.sums != nullptr) fail_squares();
   if (weights.empty() || start.back() == 0) return;
-  cuda::experts(begin(), x, row, start, weights, f, norm, max_abs);
+  cuda::experts(begin("experts"), x, row, start, weights, f, norm, max_abs);
 }
 
 void CudaBackend::combine(const void* f, const std::int32_t* position, const float* gate_value, std::int64_t rows,
                           std::int64_t top_k, std::int64_t hidden, float* x) {
-  cuda::combine(begin(), f, position, gate_value, rows, top_k, hidden, x);
+  cuda::combine(begin("combine"), f, position, gate_value, rows, top_k, hidden, x);
 }
 
 void CudaBackend::accumulate(const std::int32_t* expert, const float* gate_value, const float* norm,
                              const float* max_abs, const std::int32_t* position, const std::int32_t* group,
                              std::int64_t rows, std::int64_t top_k, std::int64_t experts, std::int64_t* sums,
                              float* max_abs_table, std::int64_t* bad_slot) {
-  cuda::accumulate(begin(), expert, gate_value, norm, max_abs, position, group, rows, top_k, experts, sums,
+  cuda::accumulate(begin("accumulate"), expert, gate_value, norm, max_abs, position, group, rows, top_k, experts, sums,
                    max_abs_table, bad_slot);
 }
 
@@ -196,18 +199,19 @@ void CudaBackend::accumulate_pairs(const std::int32_t* expert, const float* gate
                                    const std::int32_t* position, std::int64_t rows, std::int64_t top_k,
                                    std::int64_t hidden, std::int64_t experts, std::int64_t* sums,
                                    std::int64_t* bad_slot) {
-  cuda::accumulate_pairs(begin(), expert, gate_value, f, position, rows, top_k, hidden, experts, sums, bad_slot);
+  cuda::accumulate_pairs(begin("accumulate_pairs"), expert, gate_value, f, position, rows, top_k, hidden, experts, sums,
+                         bad_slot);
 }
 
 void CudaBackend::record_bad_slot(const std::int64_t* bad_slot, std::int64_t call, const std::int32_t* expert,
                                   const float* gate_value, const float* norm, const std::int32_t* position,
                                   BadSlot* record) {
-  cuda::record_bad_slot(begin(), bad_slot, call, expert, gate_value, norm, position, record);
+  cuda::record_bad_slot(begin("record_bad_slot"), bad_slot, call, expert, gate_value, norm, position, record);
 }
 
 void CudaBackend::accumulate_outputs(const std::int32_t* expert, const void* f, const std::int32_t* position,
                                      std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums) {
-  cuda::accumulate_outputs(begin(), expert, f, position, rows, top_k, hidden, sums);
+  cuda::accumulate_outputs(begin("accumulate_outputs"), expert, f, position, rows, top_k, hidden, sums);
 }
 
 void CudaBackend::accumulate_squares(const void*, const std::int32_t*, std::span<const std::int64_t>, std::int64_t,
@@ -219,17 +223,17 @@ void CudaBackend::accumulate_moments(const void*, std::int64_t, std::int64_t, co
 
 void CudaBackend::predict(const float* logits, const std::int32_t* target, std::int64_t rows, std::int64_t vocab,
                           Prediction* prediction) {
-  cuda::predict(begin(), logits, target, rows, vocab, prediction);
+  cuda::predict(begin("predict"), logits, target, rows, vocab, prediction);
 }
 
 void CudaBackend::diverge(const float* p_logits, const Prediction* p, const float* q_logits, const Prediction* q,
                           std::int64_t rows, std::int64_t vocab, Divergence* divergence) {
-  cuda::diverge(begin(), p_logits, p, q_logits, q, rows, vocab, divergence);
+  cuda::diverge(begin("diverge"), p_logits, p, q_logits, q, rows, vocab, divergence);
 }
 
 void CudaBackend::quantize(const WeightSource& source, const QuantizeSpec& spec, const Importance* importance,
                            std::uint32_t* words, std::uint16_t* scales) {
-  cuda::quantize(begin(), source, spec, importance, words, scales);
+  cuda::quantize(begin("quantize"), source, spec, importance, words, scales);
 }
 
 void CudaBackend::round_with_feedback(const WeightSource&, const QuantizeSpec&, const Feedback&, const std::uint16_t*,

@@ -5,6 +5,7 @@
 #include "kernels/cuda/file_upload.hpp"
 #include "kernels/cuda/launch.hpp"
 #include "kernels/cuda/products.hpp"
+#include "kernels/cuda/range.hpp"
 #include "kernels/device_comm.hpp"
 
 namespace reap::cuda {
@@ -78,8 +79,14 @@ class CudaBackend final : public Backend {
   std::unique_ptr<DeviceComm> make_comm(const std::string& id, int rank, int ranks);
 
  private:
-  /// What the next operation runs with: the device is the thread's, and the scratch memory is free.
-  Launch begin();
+  /// What one operation runs with, and its name for a profiler while it is queued.
+  struct Operation {
+    Range range;
+    Launch launch;
+    operator const Launch&() const { return launch; }
+  };
+  /// Begins an operation: the device is the thread's, and the scratch memory is free.
+  Operation begin(const char* name);
 
   Compute compute_;
   DeviceInfo device_;

@@ -2,6 +2,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdio>
+#include <cstdlib>
 
 #include "kernels/cuda/backend.hpp"
 #include "kernels/cuda/nccl.hpp"
@@ -46,5 +47,8 @@ constexpr CudaEntry kEntry{REAP_BUILT_FROM, find_devices, make_backend, new_comm
 
 extern "C" __attribute__((visibility("default"))) const reap::CudaEntry* reap_cuda_open(std::string (*scopes)()) {
   reap::borrow_scopes(scopes);
+  // A kernel that is loaded when it is first launched waits for the device, and so for a transfer between GPUs that
+  // waits for this rank. Before CUDA begins; the user's word goes first.
+  setenv("CUDA_MODULE_LOADING", "EAGER", 0);
   return &reap::cuda::kEntry;
 }
