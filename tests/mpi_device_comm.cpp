@@ -16,11 +16,15 @@ class MpiDeviceComm final : public DeviceComm {
 
   bool ready() override {
     step_.poke();
-    return !step_.busy();
+    if (sum_ != MPI_REQUEST_NULL) {
+      int done = 0;
+      check_mpi(MPI_Test(&sum_, &done, MPI_STATUS_IGNORE), "MPI_Test");
+    }
+    return !step_.busy() && sum_ == MPI_REQUEST_NULL;
   }
 
   void start(std::span<const DeviceMessage> sends, std::span<const DeviceMessage> receives) override {
-    REAP_CHECK(!step_.busy(), "a step before the last one is over");
+    check_idle();
     for (const DeviceMessage& m : receives) {
       step_.start_receive(static_cast<std::byte*>(m.data), checked(m.bytes), m.peer, 0, comm_.handle());
     }
@@ -29,7 +33,17 @@ class MpiDeviceComm final : public DeviceComm {
     }
   }
 
+  void start_sum(std::span<std::int64_t> values) override {
+    check_idle();
+    check_mpi(MPI_Iallreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()), MPI_INT64_T, MPI_SUM,
+                             comm_.handle(), &sum_),
+              "MPI_Iallreduce");
+  }
+
  private:
+  void check_idle() const {
+    REAP_CHECK(!step_.busy() && sum_ == MPI_REQUEST_NULL, "a step before the last one is over");
+  }
   static std::int64_t checked(std::int64_t bytes) {
     REAP_CHECK(bytes > 0, "a message of {} bytes", bytes);
     return bytes;
@@ -37,6 +51,7 @@ class MpiDeviceComm final : public DeviceComm {
 
   Comm comm_;
   Transfer step_;
+  MPI_Request sum_ = MPI_REQUEST_NULL;
 };
 
 }  // namespace

@@ -25,6 +25,10 @@ class DeviceComm {
   /// Starts a step when ready(). It reads and writes after all that the backend was told before. What came can be used
   /// when ready() again. Messages between two ranks keep the order that they are named in.
   virtual void start(std::span<const DeviceMessage> sends, std::span<const DeviceMessage> receives) = 0;
+
+  /// The same for a step of all ranks: adds up `values` over them, in place.
+  /// @param values  in the backend's memory, as many on every rank
+  virtual void start_sum(std::span<std::int64_t> values) = 0;
 };
 
 }  // namespace reap

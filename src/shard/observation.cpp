@@ -4,6 +4,7 @@
 
 #include "shard/input_tally.hpp"
 #include "shard/output_tally.hpp"
+#include "shard/summation.hpp"
 #include "shard/tally.hpp"
 
 namespace reap {
@@ -13,7 +14,7 @@ namespace {
 class Observation final : public PassSink {
  public:
   Observation(const Comm& world, const PassPlan& plan, Backend& backend)
-      : world_{world},
+      : summation_{world, backend, plan.connect},
         base_{plan.start.snapshot.saliency},
         end_{plan.placement.layers.end},
         tally_{plan.model, plan.placement.layers, plan.samples.groups(), backend},
@@ -30,13 +31,13 @@ class Observation final : public PassSink {
     if (layer + 1 == end_) inputs_.check();  // after the sums of outputs, which say more when they find the same
   }
   void all_sum(Snapshot& snapshot) override {
-    snapshot.saliency = tally_.all_sum(world_, base_);
-    outputs_.all_sum(world_, base_, snapshot.saliency);
-    snapshot.saliency.imatrix = inputs_.all_sum(world_, base_.imatrix);
+    snapshot.saliency = tally_.all_sum(summation_, base_);
+    outputs_.all_sum(summation_, base_, snapshot.saliency);
+    snapshot.saliency.imatrix = inputs_.all_sum(summation_.world(), base_.imatrix);
   }
 
  private:
-  const Comm& world_;
+  Summation summation_;
   const Saliency& base_;
   std::int64_t end_;  // of this rank's layers
   Tally tally_;

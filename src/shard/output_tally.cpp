@@ -75,7 +75,7 @@ void OutputTally::carry(std::int64_t layer) {
   rows_[static_cast<std::size_t>(layer - layers_.begin)] = 0;
 }
 
-std::vector<std::int64_t> OutputTally::all_sum_layer(const Comm& world, std::int64_t layer,
+std::vector<std::int64_t> OutputTally::all_sum_layer(Summation& summation, std::int64_t layer,
                                                      const Buffer<std::int64_t>& sums, std::int64_t size,
                                                      const std::vector<std::int64_t>& base) const {
   std::vector<std::int64_t> total(static_cast<std::size_t>(size));
@@ -85,30 +85,31 @@ std::vector<std::int64_t> OutputTally::all_sum_layer(const Comm& world, std::int
     // Digits of a layer: carried, so that those of all ranks have room in one.
     if (&sums == &gram_) normalise_gram(total, experts_, layer);
   }
-  if (world.rank() == 0 && !base.empty()) {
+  if (summation.world().rank() == 0 && !base.empty()) {
     REAP_CHECK(std::cmp_equal(base.size(), model_layers_ * size), "a base of {} sums, not {}", base.size(),
                model_layers_ * size);
     std::transform(total.begin(), total.end(), base.begin() + layer * size, total.begin(), std::plus<>());
   }
-  world.all_sum_at(0, total);
+  summation.all_sum_at_first(total);
   return total;
 }
 
-void OutputTally::all_sum(const Comm& world, const Saliency& base, Saliency& total) {
+void OutputTally::all_sum(Summation& summation, const Saliency& base, Saliency& total) {
   look();
   total.hidden = collected_.outputs ? hidden_ : 0;
   if (collected_.outputs) check_output_range(total);
   const auto append = [&](std::vector<std::int64_t>& all, const std::vector<std::int64_t>& layer) {
-    if (world.rank() == 0) all.insert(all.end(), layer.begin(), layer.end());
+    if (summation.world().rank() == 0) all.insert(all.end(), layer.begin(), layer.end());
   };
   for (std::int64_t layer = 0; layer < model_layers_; ++layer) {
     if (collected_.gram) {
-      std::vector<std::int64_t> sums = all_sum_layer(world, layer, gram_, pair_count(experts_) * kDigits, base.gram);
+      std::vector<std::int64_t> sums =
+          all_sum_layer(summation, layer, gram_, pair_count(experts_) * kDigits, base.gram);
       normalise_gram(sums, experts_, layer);
       append(total.gram, sums);
     }
     if (collected_.outputs)
-      append(total.outputs, all_sum_layer(world, layer, outputs_, experts_ * hidden_, base.outputs));
+      append(total.outputs, all_sum_layer(summation, layer, outputs_, experts_ * hidden_, base.outputs));
   }
 }
 

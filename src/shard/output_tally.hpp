@@ -5,11 +5,11 @@
 
 #include "kernels/backend.hpp"
 #include "shard/block.hpp"
-#include "shard/comm.hpp"
 #include "shard/model.hpp"
 #include "shard/placement.hpp"
 #include "shard/saliency.hpp"
 #include "shard/slot_watch.hpp"
+#include "shard/summation.hpp"
 
 namespace reap {
 
@@ -26,13 +26,13 @@ class OutputTally {
   /// exactly one rank, or is in the base. Collective.
   /// @param total  with the fields of all ranks, by which the range of outputs is checked
   /// @throws Error(numerics) when a sum is out of range
-  void all_sum(const Comm& world, const Saliency& base, Saliency& total);
+  void all_sum(Summation& summation, const Saliency& base, Saliency& total);
 
  private:
   void look();
   void carry(std::int64_t layer);
   /// The sums of a layer, [size] of `sums`, of all ranks on rank 0.
-  std::vector<std::int64_t> all_sum_layer(const Comm& world, std::int64_t layer, const Buffer<std::int64_t>& sums,
+  std::vector<std::int64_t> all_sum_layer(Summation& summation, std::int64_t layer, const Buffer<std::int64_t>& sums,
                                           std::int64_t size, const std::vector<std::int64_t>& base) const;
 
   Backend& backend_;

@@ -80,7 +80,7 @@ void Tally::check_counts(const Saliency& own) const {
   }
 }
 
-Saliency Tally::all_sum(const Comm& world, const Saliency& base) {
+Saliency Tally::all_sum(Summation& summation, const Saliency& base) {
   look();
   Saliency total(groups_, model_layers_, experts_);
   for (std::int64_t layer = layers_.begin; layer < layers_.end; ++layer) {
@@ -95,15 +95,15 @@ Saliency Tally::all_sum(const Comm& world, const Saliency& base) {
   backend_.synchronize();
   check_counts(total);
   total.normalise();  // so that the digits of all ranks have room in one
-  if (world.rank() == 0 && !base.sums.empty()) {
+  if (summation.world().rank() == 0 && !base.sums.empty()) {
     REAP_CHECK(base.sums.size() == total.sums.size(), "a base of {} sums, not {}", base.sums.size(), total.sums.size());
     for (std::size_t i = 0; i < total.sums.size(); ++i) total.sums[i] += base.sums[i];
     for (std::size_t i = 0; i < total.max_abs.size(); ++i) {
       total.max_abs[i] = std::max(total.max_abs[i], base.max_abs[i]);
     }
   }
-  world.all_sum(total.sums);
-  world.all_max(total.max_abs);
+  summation.all_sum(total.sums);
+  summation.world().all_max(total.max_abs);
   total.normalise();
   return total;
 }

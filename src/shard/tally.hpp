@@ -5,12 +5,12 @@
 
 #include "kernels/backend.hpp"
 #include "shard/block.hpp"
-#include "shard/comm.hpp"
 #include "shard/model.hpp"
 #include "shard/placement.hpp"
 #include "shard/saliency.hpp"
 #include "shard/samples.hpp"
 #include "shard/slot_watch.hpp"
+#include "shard/summation.hpp"
 
 namespace reap {
 
@@ -28,7 +28,7 @@ class Tally {
   /// The sums of all ranks, normalised, on top of `base` (the same on every rank; empty = nothing). Each layer and
   /// block was added on exactly one rank, or is in the base. Collective.
   /// @throws Error(numerics) as add() does, and when a sum is out of range
-  Saliency all_sum(const Comm& world, const Saliency& base = {});
+  Saliency all_sum(Summation& summation, const Saliency& base = {});
 
  private:
   void look();

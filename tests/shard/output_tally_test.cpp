@@ -50,8 +50,9 @@ Saliency all_pass(const Comm& world, const Fixture& f, const Collected& collecte
       outputs.add(own, f.rows, f.trace());
     }
   }
-  Saliency total = tally.all_sum(world, base);
-  outputs.all_sum(world, base, total);
+  Summation summation(world, *f.backend);
+  Saliency total = tally.all_sum(summation, base);
+  outputs.all_sum(summation, base, total);
   return total;
 }
 

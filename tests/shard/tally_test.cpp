@@ -43,7 +43,8 @@ TEST(Tally, RanksAddUpOnce) {
   if (world.rank() < 3) {
     tally.add(layer, f.rows, f.trace());
   }
-  const Saliency total = tally.all_sum(world);
+  Summation summation(world, *f.backend);
+  const Saliency total = tally.all_sum(summation);
   for (std::int64_t l = 0; l < 3; ++l) {
     const bool counted = l < world.size();
     EXPECT_EQ(total.count(0, l, 0), counted ? 2 : 0);
@@ -110,7 +111,9 @@ TEST(Tally, LooksAtWhatNoBlockHasEndedBefore) {
   {
     Tally tally(f.model, {0, 3}, f.samples.groups(), *f.backend);
     tally.add(1, f.rows, bad.trace());
-    expect_bad_slot([&] { tally.all_sum(Comm(MPI_COMM_SELF)); }, where);
+    const Comm self(MPI_COMM_SELF);
+    Summation summation(self, *f.backend);
+    expect_bad_slot([&] { tally.all_sum(summation); }, where);
   }
   Tally tally(f.model, {0, 3}, f.samples.groups(), *f.backend);
   tally.add(1, f.rows, bad.trace());
@@ -129,7 +132,8 @@ TEST(Tally, AddsToWhatWasSummedBefore) {
     for (int i = 0; i < times && world.rank() == 0; ++i) {
       for (std::int64_t layer = 0; layer < 3; ++layer) tally.add(layer, f.rows, f.trace());
     }
-    return tally.all_sum(world, base);
+    Summation summation(world, *f.backend);
+    return tally.all_sum(summation, base);
   };
   const Saliency in_one = sums(5, {});
   const Saliency in_two = sums(2, sums(3, {}));

@@ -25,6 +25,7 @@ struct Library {
   decltype(&ncclGroupEnd) group_end;
   decltype(&ncclSend) send;
   decltype(&ncclRecv) receive;
+  decltype(&ncclAllReduce) all_reduce;
   decltype(&ncclGetErrorString) error_string;
 };
 
@@ -50,6 +51,7 @@ Library open_library() {
   find(handle, "ncclGroupEnd", library.group_end);
   find(handle, "ncclSend", library.send);
   find(handle, "ncclRecv", library.receive);
+  find(handle, "ncclAllReduce", library.all_reduce);
   find(handle, "ncclGetErrorString", library.error_string);
   // Older ones differ in what a communicator that never blocks may be asked while another one is at work.
   int version = 0;
@@ -130,6 +132,14 @@ class NcclComm final : public DeviceComm {
     const ncclResult_t ended = nccl().group_end();  // whatever came: nothing works inside a group that is left open
     check_nccl(queued, "queue a step");
     check_nccl(ended, "end a step");
+  }
+
+  void start_sum(std::span<std::int64_t> values) override {
+    if (values.empty()) return;
+    follow_backend();
+    state_ = State::launching;
+    check_nccl(nccl().all_reduce(values.data(), values.data(), values.size(), ncclInt64, ncclSum, comm_, stream_),
+               "add up over the ranks");
   }
 
  private:

@@ -18,8 +18,8 @@ class CudaWeight final : public Weight {
   /// Whether elements are kept as a checkpoint has them.
   static bool held_as_stored(DType dtype, Compute precision);
 
-  /// Queues the transfer and the conversion; `source` has been read on return. Where its data are null they are still to
-  /// come, as they will be held: to mutable_data().
+  /// Queues the transfer and the conversion; `source` has been read on return. Where its data are null they are still
+  /// to come, as they will be held: to mutable_data().
   CudaWeight(const Launch& launch, Slabs& slabs, const WeightSource& source, Compute precision);
 
   std::int64_t rows() const override { return rows_; }
