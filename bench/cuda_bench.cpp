@@ -19,6 +19,7 @@
 
 #include "kernels/cuda/check.hpp"
 #include "kernels/cuda/expert_product.hpp"
+#include "kernels/cuda/memory_cache.hpp"
 #include "kernels/cuda/ops.hpp"
 #include "kernels/cuda/products.hpp"
 #include "kernels/round_up.hpp"
@@ -36,7 +37,8 @@ constexpr std::int64_t kSample = 2048;  // tokens
 struct Result {
   std::string operation;
   double seconds;
-  double amount;  // operations, or bytes
+  const char* unit;  // of `amount`: flop or byte
+  double amount;
   double share;
 };
 
@@ -46,6 +48,7 @@ class Device {
   Device() : scratch_{device_memory(0)}, slabs{device_memory(0)}, products{device_memory(0)} {
     REAP_CUDA(cudaGetDeviceProperties(&properties, 0));
     REAP_CUDA(cudaStreamCreate(&stream));
+    memory_cache(0).add_stream(stream);
     for (cudaEvent_t* event : {&begin_, &end_}) REAP_CUDA(cudaEventCreate(event));
   }
   Launch launch() {
@@ -348,17 +351,19 @@ class LayerBench {
 
  private:
   void products(const std::string& operation, double operations, const std::function<void()>& work) {
-    add(operation, operations, ceilings_.product, "TFLOP/s", 1e12, work);
+    add(operation, "flop", operations, ceilings_.product, work);
   }
   void bytes(const std::string& operation, double bytes, const std::function<void()>& work) {
-    add(operation, bytes, ceilings_.copy, "GB/s", 1e9, work);
+    add(operation, "byte", bytes, ceilings_.copy, work);
   }
-  void add(const std::string& operation, double amount, double ceiling, const char* unit, double scale,
+  void add(const std::string& operation, const char* unit, double amount, double ceiling,
            const std::function<void()>& work) {
     const double seconds = device_.measure(seconds_, work);
-    results_.push_back({operation, seconds, amount, amount / seconds / ceiling});
-    fmt::print("  {:24} {:9.3f} ms {:9.1f} {:8} share {:.2f}\n", operation, seconds * 1e3, amount / seconds / scale,
-               unit, results_.back().share);
+    const double rate = amount / seconds;
+    results_.push_back({operation, seconds, unit, amount, rate / ceiling});
+    const bool is_flop = std::strcmp(unit, "flop") == 0;
+    fmt::print("  {:24} {:9.3f} ms {:9.1f} {:8} share {:.2f}\n", operation, seconds * 1e3,
+               rate / (is_flop ? 1e12 : 1e9), is_flop ? "TFLOP/s" : "GB/s", results_.back().share);
     std::fflush(stdout);
   }
 
@@ -393,8 +398,8 @@ int main(int argc, char** argv) try {
       fmt::print("{} weights, {} tokens in samples of {}\n", name_of(stored), tokens, kSample);
       for (const Result& r : LayerBench(device, ceilings, seconds).run(weights, tokens)) {
         lines += fmt::format(
-            R"({}{{"weights":"{}","tokens":{},"operation":"{}","seconds":{:.4g},"amount":{:.6g},"share":{:.4f}}})",
-            lines.empty() ? "" : ",", name_of(stored), tokens, r.operation, r.seconds, r.amount, r.share);
+            R"({}{{"weights":"{}","tokens":{},"operation":"{}","seconds":{:.4g},"unit":"{}","amount":{:.6g},"share":{:.4f}}})",
+            lines.empty() ? "" : ",", name_of(stored), tokens, r.operation, r.seconds, r.unit, r.amount, r.share);
       }
     }
   }

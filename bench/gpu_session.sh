@@ -5,29 +5,32 @@
 #   bench/gpu_session.sh check      on the machine with the GPU, in a copy of the repository with build/gpu:
 #                                   kernel tests, whole passes against the goldens, equal bits of grids and of streaming
 #   bench/gpu_session.sh sanitize   likewise: compute-sanitizer's memcheck, racecheck and synccheck on the kernel tests
+#   bench/gpu_session.sh bench      likewise: one MiniMax-M2 layer beside PyTorch's; tables as $OUT/results/<device>.md and
+#                                   .json, for bench/results
 #
 # The bundle holds the program, reap_cuda.so, the tests and every shared library but the C and C++ runtimes and CUDA's.
-# From CUDA come libcublasLt.so.13 (searched below) and the driver's libcuda.so.1; cudart is linked in. Logs go to
-# $OUT (default build/gpu/out); the last lines printed are a table.
+# From CUDA come libcublasLt.so.13 and libcublas.so.13 (searched below) and the driver's libcuda.so.1; cudart is linked in.
+# The peer needs a python3 with torch. Logs go to $OUT (default build/gpu/out); the last lines printed are a table.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 here=$PWD
 gpu=build/gpu
 out=${OUT:-$here/$gpu/out}
-kernels=(rows rope route group accumulate weight matmul attention experts quantize)
+kernels=(rows rope route group accumulate accumulate_outputs predictions weight matmul attention experts quantize)
 passes=(golden_saliency grid resume quantize_golden)
 
 bundle() {
   local root=$gpu/bundle
   rm -rf $gpu && mkdir -p $root/{tests,lib,openmpi} || exit
   strip -o $root/reap_dist build/cuda/reap_dist && strip -o $root/reap_cuda.so build/cuda/reap_cuda.so || exit
+  cmake --build build/cuda --target cuda_bench && strip -o $root/cuda_bench build/cuda/cuda_bench || exit
   for test in "${kernels[@]}" cuda_module; do strip -o "$root/tests/$test" "build/cuda/tests/kernels.${test}_test" || exit; done
   for test in "${passes[@]}"; do strip -o "$root/tests/$test" "build/cuda/tests/shard.${test}_test" || exit; done
   cp -L "$(command -v mpirun)" "$(command -v orted)" $root/openmpi/ || exit
   cp -rL "$(ompi_info --path pkglibdir --parsable | cut -d: -f3)" $root/openmpi/plugins || exit
   # shellcheck disable=SC2046
-  ldd $root/reap_dist $root/tests/* $root/openmpi/mpirun $root/openmpi/plugins/*.so | awk '$3 ~ /^\// {print $3}' | sort -u |
-    grep -vE '/(libc|libm|libdl|librt|libpthread|libresolv|libstdc\+\+|libgcc_s|libcublasLt|libcuda|libibverbs|librdmacm|libucp|libucs|libuct|libfabric|libpsm.*)\.so' |
+  ldd $root/reap_dist $root/cuda_bench $root/tests/* $root/openmpi/mpirun $root/openmpi/plugins/*.so | awk '$3 ~ /^\// {print $3}' | sort -u |
+    grep -vE '/(libc|libm|libdl|librt|libpthread|libresolv|libstdc\+\+|libgcc_s|libcublasLt|libcublas|libcuda|libibverbs|librdmacm|libucp|libucs|libuct|libfabric|libpsm.*)\.so' |
     xargs -I{} cp -L {} $root/lib/
   tar -C $gpu -cJf $gpu/bundle.tar.xz bundle && rm -rf $root
   ls -l $gpu/bundle.tar.xz
@@ -57,11 +60,14 @@ unpack() {
   blas=$(find -L /usr/local/cuda* /opt /usr/lib /usr/local/lib -name 'libcublasLt.so.13' 2>/dev/null | head -n 1)
   [[ -n $blas ]] || echo "no libcublasLt.so.13 found"
   blas=$(dirname "${blas:-/}")
+  machines_path=${LD_LIBRARY_PATH:-}  # for programs of the machine's own
   export LD_LIBRARY_PATH=$root/lib:$blas${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   export OMPI_MCA_mca_base_component_path=$root/openmpi/plugins OMPI_MCA_ess_singleton_isolated=1
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
   export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader
   export OMPI_MCA_btl_base_warn_component_unused=0 OMP_NUM_THREADS=2 GTEST_COLOR=no
+  # All kernels at start (the program's own setting) cost each of many short processes seconds; needed beside NCCL only.
+  export CUDA_MODULE_LOADING=${CUDA_MODULE_LOADING:-LAZY}
   export REAP_TEST_DATA=$here/tests/data PATH=$root/openmpi:$PATH
   mkdir -p "$out"
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
@@ -88,6 +94,7 @@ check() {
   }
   observe resident 1 --weights resident
   observe again 1 --weights resident
+  CUDA_MODULE_LOADING=EAGER observe eager 1 --weights resident
   observe streamed 1 --weights stream
   observe pp2 2 --pp 2 --ep 1 --dp 1
   observe ep2 2 --pp 1 --ep 2 --dp 1
@@ -111,16 +118,29 @@ sanitize() {
   command -v compute-sanitizer >/dev/null || { note compute-sanitizer "not on this machine"; return; }
   local tool
   for tool in memcheck racecheck synccheck; do
-    for test in rows rope route group accumulate attention experts; do
+    for test in rows rope route group accumulate accumulate_outputs predictions weight attention experts; do
       run "$tool.$test" 60 compute-sanitizer --tool $tool --error-exitcode 99 "$root/tests/$test" --gtest_brief=1 \
         --gtest_filter='*cuda*'
     done
   done
 }
 
+bench() {
+  unpack
+  run cuda_bench 240 "$root/cuda_bench" 0.5
+  tail -n 1 "$out/cuda_bench.log" | grep -q '^{' || return
+  # Do the methods agree, on this device and build of torch? Only then are their times worth anything.
+  run peer.check 60 env LD_LIBRARY_PATH="$machines_path" python3 bench/layer_peer.py --tiny --check --device cuda
+  run peer 200 env LD_LIBRARY_PATH="$machines_path" python3 bench/layer_peer.py --seconds 0.5 --json "$out/layer_peer.json"
+  local peer=()
+  [[ -s $out/layer_peer.json ]] && peer=(--peer "$out/layer_peer.json")
+  run tables 20 python3 bench/device_results.py --ours "$out/cuda_bench.log" "${peer[@]}" --out "$out/results"
+  cat "$out"/results/*.md
+}
+
 case ${1:-} in
   bundle) bundle ;;
-  check | sanitize)
+  check | sanitize | bench)
     "$1"
     printf '\n%s\n' "== $1"
     printf '%s\n' "${results[@]}"
@@ -128,5 +148,5 @@ case ${1:-} in
       grep -hE -m 3 'Failure|error:|ERROR SUMMARY: [1-9]|========= (Invalid|Race|Barrier)' "$log" | sed "s|^|$(basename "$log" .log): |" | cut -c1-160
     done
     ;;
-  *) sed -n '2,13p' "$0"; exit 2 ;;
+  *) sed -n '2,16p' "$0"; exit 2 ;;
 esac
