@@ -234,7 +234,7 @@ class Layer {
   }
   void multiply_experts(ExpertKernels kernels) {
     experts(device_.launch(), h_.data(), row_.data(), start_, weights_.experts, f_.data(), f_norm_.data(),
-            f_highest_.data(), kernels);
+            f_highest_.data(), {}, kernels);
   }
   void add_experts() {
     combine(device_.launch(), f_.data(), place_.data(), gate_value_.data(), tokens_, kTopK, kHidden, x_.data());

@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.." || exit
 here=$PWD
 gpu=build/gpu
 out=${OUT:-$here/$gpu/out}
-kernels=(rows rope route group accumulate accumulate_outputs predictions weight matmul attention experts quantize)
+kernels=(rows rope route group accumulate accumulate_outputs accumulate_squares predictions weight matmul attention experts quantize)
 passes=(golden_saliency grid resume quantize_golden)
 
 bundle() {

@@ -35,9 +35,6 @@ PassRank all_place(Job& job, const Model& model, const Samples& samples, std::in
   rank.setup.work.evaluated = evaluated;
   rank.setup.work.compared = compared;
   job.world.all_try([&] {
-    if (rank.device.gpu >= 0 && (o.collected.imatrix || o.imatrix_after_prune)) {
-      fail(ExitCode::usage, "--collect imatrix: GPUs do not sum squares of inputs; give --device cpu as well");
-    }
     const Candidate chosen = choose_candidate(rank.setup.task(model, job.world.size(), o));
     rank.holding = chosen.holding;
     rank.placement = place(model, chosen.grid, job.world.rank());

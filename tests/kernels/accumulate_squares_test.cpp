@@ -36,12 +36,8 @@ Squares squares(Backend& on, const std::vector<float>& x, const std::vector<std:
   return got;
 }
 
-struct AccumulateSquares : testing::TestWithParam<std::tuple<Compute, int>> {
-  std::unique_ptr<Backend> backend =
-      make_cpu_backend(std::get<0>(GetParam()), std::get<1>(GetParam()), CpuIsa::automatic);
-};
-INSTANTIATE_TEST_SUITE_P(Cpu, AccumulateSquares,
-                         testing::Combine(testing::Values(Compute::fp32, Compute::bf16), testing::Values(1, 3)));
+using AccumulateSquares = BackendTest;
+REAP_TEST_ON_BACKENDS(AccumulateSquares);
 
 TEST_P(AccumulateSquares, FollowsTheLoop) {
   for (const std::int64_t width : {1, 7, 16, 53, 192}) {
@@ -75,6 +71,10 @@ TEST_P(AccumulateSquares, DependsOnNoOrder) {
   std::iota(backwards.rbegin(), backwards.rend(), 0);
   EXPECT_EQ(squares(*backend, x, backwards, {0, rows}, width).digits,
             squares(*backend, x, {}, {0, rows}, width).digits);
+  for (const int threads : {1, 3}) {
+    EXPECT_EQ(squares(*GetParam().make(threads), x, backwards, {0, rows}, width).digits,
+              squares(*backend, x, {}, {0, rows}, width).digits);
+  }
 }
 
 TEST_P(AccumulateSquares, IsExactFromOneEndOfTheRangeToTheOther) {

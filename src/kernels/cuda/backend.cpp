@@ -10,10 +10,6 @@
 namespace reap::cuda {
 namespace {
 
-[[noreturn]] void fail_squares() {
-  throw Error(ExitCode::usage, "--collect imatrix: GPUs do not sum squares of inputs; give --device cpu as well");
-}
-
 [[noreturn]] void fail_moments() {
   throw Error(ExitCode::usage, "--collect moments: GPUs do not sum moments of inputs; give --device cpu as well");
 }
@@ -177,9 +173,8 @@ void CudaBackend::experts(const void* x, const std::int32_t* row, std::span<cons
                           std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs,
                           const SquareSums& inner) {
   REAP_CUDA_REQUIRE(start.size() == weights.size() + 1, "experts and group starts that do not match");
-  if (inner.sums != nullptr) fail_squares();
   if (weights.empty() || start.back() == 0) return;
-  cuda::experts(begin("experts"), x, row, start, weights, f, norm, max_abs);
+  cuda::experts(begin("experts"), x, row, start, weights, f, norm, max_abs, inner);
 }
 
 void CudaBackend::combine(const void* f, const std::int32_t* position, const float* gate_value, std::int64_t rows,
@@ -214,9 +209,9 @@ void CudaBackend::accumulate_outputs(const std::int32_t* expert, const void* f, 
   cuda::accumulate_outputs(begin("accumulate_outputs"), expert, f, position, rows, top_k, hidden, sums);
 }
 
-void CudaBackend::accumulate_squares(const void*, const std::int32_t*, std::span<const std::int64_t>, std::int64_t,
-                                     const SquareSums&) {
-  fail_squares();
+void CudaBackend::accumulate_squares(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
+                                     std::int64_t width, const SquareSums& to) {
+  cuda::accumulate_squares(begin("accumulate_squares"), x, width, row, start, width, to);
 }
 
 void CudaBackend::accumulate_moments(const void*, std::int64_t, std::int64_t, const MomentSums&) { fail_moments(); }

@@ -18,7 +18,8 @@ enum class ExpertKernels : std::uint8_t {
 
 /// As the operation of ops.hpp, with kernels of one's choice.
 void experts(const Launch& launch, const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
-             std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs, ExpertKernels kernels);
+             std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs, const SquareSums& inner,
+             ExpertKernels kernels);
 
 /// out[slot, :] = input[row[slot], :] W^T for the slots of up to kMostExperts experts, or of two matrices at once.
 struct ExpertProduct {

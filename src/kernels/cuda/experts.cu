@@ -75,13 +75,14 @@ void set_weight(ExpertProduct& product, int matrix, std::size_t expert, const We
 }  // namespace
 
 void experts(const Launch& launch, const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
-             std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs) {
-  experts(launch, x, row, start, weights, f, norm, max_abs, ExpertKernels::automatic);
+             std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs, const SquareSums& inner) {
+  experts(launch, x, row, start, weights, f, norm, max_abs, inner, ExpertKernels::automatic);
 }
 
 // Bound by the products: 6 * hidden * inner operations per slot.
 void experts(const Launch& launch, const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
-             std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs, ExpertKernels kernels) {
+             std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs, const SquareSums& inner,
+             ExpertKernels kernels) {
   if (weights.empty() || start.back() == 0) return;
   check_shapes(start, weights);
   const CudaWeight& w1 = on_device(*weights[0].w1);
@@ -109,6 +110,7 @@ void experts(const Launch& launch, const void* x, const std::int32_t* row, std::
     kernel.gate_and_up(launch, first, w1.dtype(), act, act_stride);
     kernel.down(launch, second, w2.dtype(), f, parts);
   }
+  if (inner.sums != nullptr) accumulate_squares(launch, act, act_stride, nullptr, start, w1.rows(), inner);
   finish_norms<<<static_cast<unsigned>(ceil_div(slots, kNormThreads)), kNormThreads, 0, launch.stream>>>(
       parts, second.column_tiles, norm, max_abs);
   REAP_CUDA_LAUNCHED();

@@ -41,7 +41,7 @@ void group_slots(const Launch& launch, const std::int32_t* expert, std::int64_t 
 
 // experts.cu
 void experts(const Launch& launch, const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
-             std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs);
+             std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs, const SquareSums& inner);
 
 // accumulate.cu
 void accumulate(const Launch& launch, const std::int32_t* expert, const float* gate_value, const float* norm,
@@ -57,6 +57,10 @@ void accumulate_pairs(const Launch& launch, const std::int32_t* expert, const fl
                       std::int64_t experts, std::int64_t* sums, std::int64_t* bad_slot);
 void accumulate_outputs(const Launch& launch, const std::int32_t* expert, const void* f, const std::int32_t* position,
                         std::int64_t rows, std::int64_t top_k, std::int64_t hidden, std::int64_t* sums);
+
+// accumulate_squares.cu: x is [.., stride], of which the first `width` count
+void accumulate_squares(const Launch& launch, const void* x, std::int64_t stride, const std::int32_t* row,
+                        std::span<const std::int64_t> start, std::int64_t width, const SquareSums& to);
 
 // predictions.cu
 void predict(const Launch& launch, const float* logits, const std::int32_t* target, std::int64_t rows,
