@@ -198,9 +198,6 @@ class Layer {
     norm_again();
     choose();
     group();
-    std::vector<std::int32_t> row = device.download(order_);
-    for (std::int32_t& slot : row) slot /= static_cast<std::int32_t>(kTopK);
-    device.upload(row_, row);
   }
 
   void norm() {
@@ -231,6 +228,7 @@ class Layer {
   }
   void group() {
     group_slots(device_.launch(), expert_.data(), slots(), 0, kExperts, order_.data(), place_.data(), start_.data());
+    slot_rows(device_.launch(), order_.data(), slots(), kTopK, row_.data());
   }
   void multiply_experts(ExpertKernels kernels) {
     experts(device_.launch(), h_.data(), row_.data(), start_, weights_.experts, f_.data(), f_norm_.data(),

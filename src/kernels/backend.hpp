@@ -180,6 +180,11 @@ class Backend {
                            std::int32_t* position,      // [slots] the grouped place of each slot, or -1
                            std::int64_t* start) = 0;    // host, [count + 1] first grouped place of each expert
 
+  /// The row of each slot, where every row has top_k slots.
+  virtual void slot_rows(const std::int32_t* slot,  // [slots]
+                         std::int64_t slots, std::int64_t top_k,
+                         std::int32_t* row) = 0;    // [slots] slot / top_k
+
   /// f of every grouped slot, its norm and its largest magnitude, both taken from the fp32 values before rounding to act.
   virtual void experts(const void* x,                          // [x_rows, hidden] act
                        const std::int32_t* row,                // [slots] row of x of each grouped slot

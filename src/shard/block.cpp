@@ -153,13 +153,8 @@ void BlockForward::compute_experts(const LayerWeights& weights, std::int64_t ret
 }
 
 void BlockForward::own_experts(const LayerWeights& weights, std::int64_t rows, const InputSums& sums) {
-  const auto slots = static_cast<std::size_t>(group(rows * model_.router.top_k));
-  host_row_.resize(slots);
-  backend_.download(host_row_.data(), order_.data(), slots * sizeof(std::int32_t));
-  backend_.synchronize();
-  const auto top_k = static_cast<std::int32_t>(model_.router.top_k);
-  for (std::int32_t& slot : host_row_) slot /= top_k;
-  backend_.upload(row_.data(), host_row_.data(), slots * sizeof(std::int32_t));
+  const std::int64_t slots = group(rows * model_.router.top_k);
+  backend_.slot_rows(order_.data(), slots, model_.router.top_k, row_.data());
   compute_experts(weights, 0, sums);
 }
 

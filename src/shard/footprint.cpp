@@ -58,9 +58,10 @@ class Arithmetic {
   std::int64_t forward() const {
     const std::int64_t row = (8 + act_ * (1 + grid_.ep)) * hidden_ + (4 + act_) * (q_ + 2 * kv_) + act_ * q_ +
                              4 * model_.router.experts + 4 * kIntegersPerRow;
-    // Four indices and up to three copies on the host, for the slots of the whole group; the gate value; the output
-    // with its norm and largest magnitude, with expert shards once more for those that come back.
-    const std::int64_t slot = 7 * 4 * grid_.ep + 4 + (grid_.ep > 1 ? 2 : 1) * place();
+    // Four indices, with expert shards also three copies on the host, for the slots of the whole group; the gate value;
+    // the output with its norm and largest magnitude, with expert shards once more for those that come back.
+    const bool shards = grid_.ep > 1;
+    const std::int64_t slot = (shards ? 7 : 4) * 4 * grid_.ep + 4 + (shards ? 2 : 1) * place();
     const CpuFootprint::Layer shape{.hidden = hidden_,
                                     .inner = model_.expert.inner,
                                     .attention = model_.attention,

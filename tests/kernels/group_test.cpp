@@ -64,5 +64,19 @@ TEST_P(GroupSlots, KeepsTheOrderOfSlotsWithinAnExpert) {
   }
 }
 
+TEST_P(GroupSlots, KnowTheirRows) {
+  for (const std::int32_t slots : {0, 1, 700}) {
+    std::vector<std::int32_t> slot(static_cast<std::size_t>(slots));
+    for (std::int32_t i = 0; i < slots; ++i) slot[static_cast<std::size_t>(i)] = (slots - 1 - i) * 3;
+    for (const std::int32_t top_k : {1, 3, 8}) {
+      const auto rows = upload(*backend, std::vector<std::int32_t>(slot.size(), -7));
+      const auto from = upload(*backend, slot);
+      backend->slot_rows(from.data(), slots, top_k, rows.data());
+      const std::vector<std::int32_t> got = download(*backend, rows);
+      for (std::size_t i = 0; i < slot.size(); ++i) ASSERT_EQ(got[i], slot[i] / top_k) << top_k;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace reap

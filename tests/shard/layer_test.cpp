@@ -67,6 +67,7 @@ class RecordingBackend : public Backend {
                    std::int64_t*) override {
     unused();
   }
+  void slot_rows(const std::int32_t*, std::int64_t, std::int64_t, std::int32_t*) override { unused(); }
   void experts(const void*, const std::int32_t*, std::span<const std::int64_t>, std::span<const ExpertWeights>, void*,
                float*, float*, const SquareSums&) override {
     unused();

@@ -1,5 +1,6 @@
 #include "kernels/cpu/backend.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/check.hpp"
@@ -87,6 +88,11 @@ void CpuBackend::route(const float* h, const Weight& gate, const float* bias, st
 void CpuBackend::group_slots(const std::int32_t* expert, std::int64_t slots, std::int32_t first, std::int64_t count,
                              std::int32_t* order, std::int32_t* position, std::int64_t* start) {
   cpu::group_slots(expert, slots, first, count, order, position, start);
+}
+
+void CpuBackend::slot_rows(const std::int32_t* slot, std::int64_t slots, std::int64_t top_k, std::int32_t* row) {
+  std::transform(slot, slot + slots, row,
+                 [divisor = static_cast<std::int32_t>(top_k)](std::int32_t one) { return one / divisor; });
 }
 
 void CpuBackend::experts(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,

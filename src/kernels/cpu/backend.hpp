@@ -35,6 +35,7 @@ class CpuBackend final : public Backend {
              float* logits, std::int32_t* expert, float* gate_value) override;
   void group_slots(const std::int32_t* expert, std::int64_t slots, std::int32_t first, std::int64_t count,
                    std::int32_t* order, std::int32_t* position, std::int64_t* start) override;
+  void slot_rows(const std::int32_t* slot, std::int64_t slots, std::int64_t top_k, std::int32_t* row) override;
   void experts(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
                std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs,
                const SquareSums& inner) override;

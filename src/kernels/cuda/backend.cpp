@@ -169,6 +169,10 @@ void CudaBackend::group_slots(const std::int32_t* expert, std::int64_t slots, st
   cuda::group_slots(begin("group_slots"), expert, slots, first, count, order, position, start);
 }
 
+void CudaBackend::slot_rows(const std::int32_t* slot, std::int64_t slots, std::int64_t top_k, std::int32_t* row) {
+  cuda::slot_rows(begin("slot_rows"), slot, slots, top_k, row);
+}
+
 void CudaBackend::experts(const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
                           std::span<const ExpertWeights> weights, void* f, float* norm, float* max_abs,
                           const SquareSums& inner) {

@@ -105,6 +105,11 @@ __global__ void place_slots(const std::int32_t* expert, std::int64_t slots, std:
   }
 }
 
+__global__ void divide_slots(const std::int32_t* slot, std::int64_t slots, std::int32_t top_k, std::int32_t* row) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i < slots) row[i] = slot[i] / top_k;
+}
+
 }  // namespace
 
 void group_slots(const Launch& launch, const std::int32_t* expert, std::int64_t slots, std::int32_t first,
@@ -136,6 +141,14 @@ void group_slots(const Launch& launch, const std::int32_t* expert, std::int64_t 
   launch.staging->download(launch.stream, start, device_start,
                            static_cast<std::size_t>(count + 1) * sizeof(std::int64_t));
   launch.staging->finish(launch.stream);
+}
+
+void slot_rows(const Launch& launch, const std::int32_t* slot, std::int64_t slots, std::int64_t top_k,
+               std::int32_t* row) {
+  if (slots == 0) return;
+  divide_slots<<<static_cast<unsigned>(ceil_div(slots, kThreads)), kThreads, 0, launch.stream>>>(
+      slot, slots, static_cast<std::int32_t>(top_k), row);
+  REAP_CUDA_LAUNCHED();
 }
 
 }  // namespace reap::cuda

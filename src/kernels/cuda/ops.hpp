@@ -35,9 +35,11 @@ void attention(const Launch& launch, const void* q, const void* k, const void* v
 void select_experts(const Launch& launch, const float* logits, const float* bias, std::int64_t rows,
                     std::int64_t experts, std::int64_t top_k, std::int32_t* expert, float* gate_value);
 
-// group.cu: waits for the device, since `start` is host memory
+// group.cu: group_slots waits for the device, since `start` is host memory
 void group_slots(const Launch& launch, const std::int32_t* expert, std::int64_t slots, std::int32_t first,
                  std::int64_t count, std::int32_t* order, std::int32_t* position, std::int64_t* start);
+void slot_rows(const Launch& launch, const std::int32_t* slot, std::int64_t slots, std::int64_t top_k,
+               std::int32_t* row);
 
 // experts.cu
 void experts(const Launch& launch, const void* x, const std::int32_t* row, std::span<const std::int64_t> start,
