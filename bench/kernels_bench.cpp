@@ -13,6 +13,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <ctime>
 #include <dnnl.hpp>
@@ -177,9 +178,9 @@ void bench_experts(const Setting& s, std::int64_t hidden, std::int64_t inner, st
   std::vector<float> norm(row.size()), max_abs(row.size());
   Limit first(product_dtype(s.compute), hidden, inner, s.threads),
       second(product_dtype(s.compute), inner, hidden, s.threads);
-  const double ours =
-      race(s, [&] { backend->experts(x.data(), row.data(), start, weights, f.data(), norm.data(), max_abs.data(), {}); },
-           {&first, &second});
+  const double ours = race(
+      s, [&] { backend->experts(x.data(), row.data(), start, weights, f.data(), norm.data(), max_abs.data(), {}); },
+      {&first, &second});
   report(line, 6.0 * static_cast<double>(slots * hidden * inner),
          static_cast<double>(slots) * (2 * first.seconds_per_row() + second.seconds_per_row()), ours);
 }
@@ -210,10 +211,23 @@ void bench_sums(const Setting& s, std::int64_t hidden, std::int64_t inner, std::
   std::vector<float> norm(expert.size()), max_abs(expert.size());
   std::vector<std::int64_t> pairs(static_cast<std::size_t>(pair_count(experts) * kDigits));
   std::vector<std::int64_t> outputs(static_cast<std::size_t>(experts * hidden));
+  const auto sums_of = [](std::int64_t groups, std::int64_t width) {
+    return std::vector<std::int64_t>(static_cast<std::size_t>(groups * kSquareDigits * width));
+  };
+  std::vector<std::int64_t> of_hidden = sums_of(experts, hidden), of_inner = sums_of(experts, inner);
+  std::vector<std::int64_t> of_heads = sums_of(1, 2 * hidden);  // attention heads together are twice as wide as a state
   std::int64_t bad = 0;
   const auto time = [&](const std::function<void()>& work) { return race(s, work, {}); };
-  const double products =
-      time([&] { backend->experts(x.data(), order.data(), start, weights, f.data(), norm.data(), max_abs.data(), {}); });
+  const double products = time(
+      [&] { backend->experts(x.data(), order.data(), start, weights, f.data(), norm.data(), max_abs.data(), {}); });
+  const double of_squares = time([&] {
+    const std::array<std::int64_t, 2> all{0, kRows};
+    backend->accumulate_squares(x.data(), order.data(), start, hidden, {of_hidden.data(), &bad});
+    backend->accumulate_squares(f.data(), nullptr, start, inner,
+                                {of_inner.data(), &bad});  // as experts() does by itself
+    backend->accumulate_squares(x.data(), nullptr, all, hidden, {of_heads.data(), &bad});
+    backend->accumulate_squares(f.data(), nullptr, all, 2 * hidden, {of_heads.data(), &bad});
+  });
   const double of_pairs = time([&] {
     backend->accumulate_pairs(expert.data(), gate.data(), f.data(), position.data(), kRows, kTopK, hidden, experts,
                               pairs.data(), &bad);
@@ -221,8 +235,8 @@ void bench_sums(const Setting& s, std::int64_t hidden, std::int64_t inner, std::
   const double of_outputs = time([&] {
     backend->accumulate_outputs(expert.data(), f.data(), position.data(), kRows, kTopK, hidden, outputs.data());
   });
-  fmt::print("{} of the experts' time: pairs {:.2f} %, outputs {:.2f} %\n", line, 100 * of_pairs / products,
-             100 * of_outputs / products);
+  fmt::print("{} of the experts' time: pairs {:.2f} %, outputs {:.2f} %, squares {:.2f} %\n", line,
+             100 * of_pairs / products, 100 * of_outputs / products, 100 * of_squares / products);
   std::fflush(stdout);
 }
 
