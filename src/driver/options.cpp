@@ -88,7 +88,7 @@ po::options_description compute_options(Options& o, Texts& t) {
       "tokens per block, the unit of computing; part of a run's identity");
   add("collect", po::value(&t.collect)->multitoken()->default_value(t.collect, "gram"),
       "observe, run: what to sum besides the fields: gram (for criterion gram), outputs (for --form substitution), "
-      "imatrix (squares of the inputs of linear layers; on CPUs), none");
+      "imatrix (squares of the inputs of linear layers), none");
   add("part", po::value(&t.part)->default_value(t.part),
       "observe: I/N does share I, from 1, of N shares of the calibration file; merge puts them together");
   add("samples-per-domain", po::value(&o.samples_per_domain)->default_value(0),
