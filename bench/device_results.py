@@ -20,13 +20,14 @@ def last_line(path):
 
 
 def operations_table(ours, weights, tokens):
-    lines = [f"### {weights} weights, {tokens:,} tokens", "", "| operation | ms | rate | share of the ceiling |", "|---|---|---|---|"]
-    for r in ours["results"]:
-        if (r["weights"], r["tokens"]) != (weights, tokens):
-            continue
+    lines = [f"## Operations with {weights} weights, {tokens:,} tokens, longest first", "",
+             "| operation | ms | of the layer | rate | share of the ceiling |", "|---|---|---|---|---|"]
+    results = [r for r in ours["results"] if (r["weights"], r["tokens"]) == (weights, tokens)]
+    layer = next(r["seconds"] for r in results if r["operation"] == "all")
+    for r in sorted(results, key=lambda r: -r["seconds"]):
         scale, unit = (1e12, "TFLOP/s") if r["unit"] == "flop" else (1e9, "GB/s")
-        lines.append(f"| {r['operation']} | {r['seconds'] * 1e3:.3f} | {r['amount'] / r['seconds'] / scale:,.1f} {unit} | "
-                     f"{r['share']:.2f} |")
+        lines.append(f"| {r['operation']} | {r['seconds'] * 1e3:.3f} | {r['seconds'] / layer:.1%} | "
+                     f"{r['amount'] / r['seconds'] / scale:,.1f} {unit} | {r['share']:.2f} |")
     return lines + [""]
 
 
