@@ -7,6 +7,7 @@
 #   bench/gpu_session.sh sanitize   likewise: compute-sanitizer's memcheck, racecheck and synccheck on the kernel tests
 #   bench/gpu_session.sh bench      likewise: one MiniMax-M2 layer beside PyTorch's; tables as $OUT/results/<device>.md and
 #                                   .json, for bench/results
+#   bench/gpu_session.sh profile    likewise: the kernels of that layer by the time they take, by ncu where there is one
 #
 # The bundle holds the program, reap_cuda.so, the tests and every shared library but the C and C++ runtimes and CUDA's.
 # From CUDA come libcublasLt.so.13 and libcublas.so.13 (searched below) and the driver's libcuda.so.1; cudart is linked in.
@@ -138,9 +139,18 @@ bench() {
   cat "$out"/results/*.md
 }
 
+profile() {
+  unpack
+  command -v ncu >/dev/null || { note ncu "not on this machine"; return; }
+  local share=avg.pct_of_peak_sustained_elapsed
+  run profile 400 ncu --clock-control none --csv --metrics "gpu__time_duration.sum,sm__throughput.$share,dram__throughput.$share" \
+    "$root/cuda_bench" 0
+  python3 bench/profile_table.py "$out/profile.log" | tee "$out/profile.md"
+}
+
 case ${1:-} in
   bundle) bundle ;;
-  check | sanitize | bench)
+  check | sanitize | bench | profile)
     "$1"
     printf '\n%s\n' "== $1"
     printf '%s\n' "${results[@]}"
@@ -148,5 +158,5 @@ case ${1:-} in
       grep -hE -m 3 'Failure|error:|ERROR SUMMARY: [1-9]|========= (Invalid|Race|Barrier)' "$log" | sed "s|^|$(basename "$log" .log): |" | cut -c1-160
     done
     ;;
-  *) sed -n '2,16p' "$0"; exit 2 ;;
+  *) sed -n '2,14p' "$0"; exit 2 ;;
 esac
