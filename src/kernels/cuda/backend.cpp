@@ -2,6 +2,9 @@
 
 #include <cublasLt.h>
 
+#include <cstring>
+#include <span>
+
 #include "kernels/cuda/check.hpp"
 #include "kernels/cuda/memory_cache.hpp"
 #include "kernels/cuda/nccl.hpp"
@@ -9,6 +12,9 @@
 
 namespace reap::cuda {
 namespace {
+
+/// From here on a transfer is worth several threads.
+constexpr std::size_t kLargeBytes = std::size_t{4} << 20;
 
 [[noreturn]] void fail_moments() {
   throw Error(ExitCode::usage, "--collect moments: GPUs do not sum moments of inputs; give --device cpu as well");
@@ -74,14 +80,24 @@ CudaBackend::Operation CudaBackend::begin(const char* name) {
   return {Range(name), {stream_, compute_, device_, &scratch_, &staging_}};
 }
 
+HostTransfer& CudaBackend::large() {
+  if (!large_) large_.emplace(device_.index);
+  return *large_;
+}
+
 void CudaBackend::upload(void* to, const void* from_host, std::size_t bytes) {
   made_current(device_.index);
-  staging_.upload(stream_, to, from_host, bytes);
+  if (bytes < kLargeBytes) return staging_.upload(stream_, to, from_host, bytes);
+  const auto* const host = static_cast<const std::byte*>(from_host);
+  large().upload(stream_, to, static_cast<std::int64_t>(bytes), [host](std::uint64_t begin, std::span<std::byte> into) {
+    std::memcpy(into.data(), host + begin, into.size());
+  });
 }
 
 void CudaBackend::download(void* to_host, const void* from, std::size_t bytes) {
   made_current(device_.index);
-  staging_.download(stream_, to_host, from, bytes);
+  if (bytes < kLargeBytes) return staging_.download(stream_, to_host, from, bytes);
+  large().download(stream_, to_host, from, static_cast<std::int64_t>(bytes));
 }
 
 void CudaBackend::copy(void* to, const void* from, std::size_t bytes) {
@@ -118,8 +134,7 @@ std::unique_ptr<Weight> CudaBackend::read_weight(const WeightSource& source, con
   if (!CudaWeight::held_as_stored(source.dtype, precision)) return Backend::read_weight(source, read, precision);
   const Operation operation = begin("read_weight");
   auto weight = std::make_unique<CudaWeight>(operation.launch, slabs_, source, precision);
-  if (!files_) files_.emplace(device_.index);
-  files_->upload(stream_, weight->mutable_data(), weight->data_bytes(), read);
+  large().upload(stream_, weight->mutable_data(), weight->data_bytes(), read);
   return weight;
 }
 

@@ -2,7 +2,7 @@
 
 #include <optional>
 
-#include "kernels/cuda/file_upload.hpp"
+#include "kernels/cuda/host_transfer.hpp"
 #include "kernels/cuda/launch.hpp"
 #include "kernels/cuda/products.hpp"
 #include "kernels/cuda/range.hpp"
@@ -88,6 +88,8 @@ class CudaBackend final : public Backend {
   };
   /// Begins an operation: the device is the thread's, and the scratch memory is free.
   Operation begin(const char* name);
+  /// What moves more than a few megabytes.
+  HostTransfer& large();
 
   Compute compute_;
   DeviceInfo device_;
@@ -97,7 +99,7 @@ class CudaBackend final : public Backend {
   Slabs slabs_;
   Staging staging_;
   Products products_;
-  std::optional<FileUpload> files_;  // made when a weight is first read: its memory is pinned
+  std::optional<HostTransfer> large_;  // made when it is first needed: its memory is pinned
 };
 
 }  // namespace reap::cuda
