@@ -6,6 +6,7 @@
 
 #include <csignal>
 #include <limits>
+#include <numeric>
 #include <thread>
 
 #include "driver/expect_error.hpp"
@@ -53,6 +54,25 @@ TEST(Hdf5, ReadsBackWhatItWrote) {
   std::vector<std::int32_t> middle(2);
   reader.read_range<std::int32_t>("/tokens", 1, middle);
   EXPECT_EQ(middle, (std::vector<std::int32_t>{8, 9}));
+}
+
+TEST(Hdf5, ReadsSlices) {
+  const TemporaryDirectory directory;
+  Hdf5Writer writer;
+  std::vector<std::int64_t> values(2 * 3 * 4);
+  std::iota(values.begin(), values.end(), 0);
+  writer.dataset<std::int64_t>("/box", {2, 3, 4}, values);
+  writer.save(directory / "a.h5");
+  const Hdf5Reader reader(directory / "a.h5");
+  using Row = std::vector<std::int64_t>;
+  EXPECT_EQ(reader.read_slice<std::int64_t>("/box", {2, 3, 4}, {1, 2}), (Row{20, 21, 22, 23}));
+  EXPECT_EQ(reader.read_slice<std::int64_t>("/box", {2, 3, 4}, {1, 0, 3}), Row{15});
+  EXPECT_EQ(reader.read_slice<std::int64_t>("/box", {2, 3, 4}, {1}), Row(values.begin() + 12, values.end()));
+  EXPECT_EQ(reader.read_slice<std::int64_t>("/box", {2, 3, 4}, {}), values);
+  expect_error(ExitCode::bad_input, {"/box", "[2, 3, 4]", "[2, 3, 5]"}, [&] {
+    reader.read_slice<std::int64_t>("/box", {2, 3, 5}, {1});
+  });
+  expect_error(ExitCode::bug, {"/box"}, [&] { reader.read_slice<std::int64_t>("/box", {2, 3, 4}, {0, 3}); });
 }
 
 TEST(Hdf5, SaysWhatThereIs) {
