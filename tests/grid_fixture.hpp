@@ -74,6 +74,7 @@ inline void expect_same(const Comm& world, const Saliency& got, const Saliency& 
   EXPECT_TRUE(same_bits(got.gram, first ? expected.gram : std::vector<std::int64_t>()));
   EXPECT_TRUE(same_bits(got.outputs, first ? expected.outputs : std::vector<std::int64_t>()));
   EXPECT_TRUE(got.imatrix == (first ? expected.imatrix : Imatrix()));
+  EXPECT_TRUE(got.moments == (first ? expected.moments : InputMoments()));
 }
 
 }  // namespace reap::test

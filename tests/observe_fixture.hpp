@@ -42,7 +42,7 @@ class Observer {
     StartingPoint start = {};
     PassEvents events = {};
     std::vector<KeptExperts> variants = {{}};
-    Collected collected = {.gram = true, .outputs = true, .imatrix = true};
+    Collected collected = {.gram = true, .outputs = true, .imatrix = true, .moments = true};
     ConnectDevices connect = {};
   };
 

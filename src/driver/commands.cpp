@@ -206,7 +206,7 @@ const std::vector<Command>& commands() {
        "Router, norms, embeddings and head stay as they are. docs/format/w4a16.md says what is written.\n\n"
        "--saliency, of observe --collect imatrix, weighs errors by the inputs' importance (opt-rtn); that of the "
        "model\n"
-       "which --model was pruned from will do.\n\n"
+       "which --model was pruned from will do. Of observe --collect moments it is what --method gptq rounds by.\n\n"
        "  mpirun -n 8 reap_dist quantize --model MiniMax-M2-pruned --output MiniMax-M2-pruned-W4A16\n",
        "model output format method group-size imatrix saliency imatrix-tokens exclude quantize-attention serve-tp "
        "serve-ep device threads cpu-isa "

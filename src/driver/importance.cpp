@@ -10,6 +10,8 @@ namespace reap {
 
 void ImportanceSource::check_plan(const Plan&) const {}
 
+std::shared_ptr<const Feedback> ImportanceSource::feedback(std::string_view, std::int64_t) const { return nullptr; }
+
 std::vector<std::int32_t> ImportanceSource::starved(std::int64_t) const { return {}; }
 
 std::unique_ptr<const ImportanceSource> open_importance(const std::filesystem::path& file, const Source& source,

@@ -10,6 +10,7 @@
 
 #include "driver/plan.hpp"
 #include "driver/source.hpp"
+#include "kernels/gptq.hpp"
 
 namespace reap {
 
@@ -27,6 +28,12 @@ class ImportanceSource {
   /// @throws Error(bad_input) when the file does not hold `inputs` sums, none below zero
   virtual std::optional<std::vector<float>> of(std::string_view weight, std::int64_t inputs) const = 0;
 
+  /// Whether it knows how inputs go together.
+  virtual bool has_moments() const { return false; }
+  /// What makes up for errors of rounding a weight (method gptq); null where that is not known: of w2.
+  /// @throws Error(bad_input) when the file does not hold the moments of `inputs` channels
+  virtual std::shared_ptr<const Feedback> feedback(std::string_view weight, std::int64_t inputs) const;
+
   /// That it is one for what a plan leaves of the checkpoint. @throws Error(bad_input)
   virtual void check_plan(const Plan& plan) const;
 
@@ -37,7 +44,7 @@ class ImportanceSource {
 };
 
 /// Opens the importance of a checkpoint's inputs: an importance file (docs/format/imatrix.md), or a saliency file with
-/// imatrix of this checkpoint or of the model that it was pruned from.
+/// imatrix or moments of this checkpoint or of the model that it was pruned from.
 /// @param least_tokens  of a saliency file
 /// @throws Error(bad_input) when it is neither, or of another model; Error(io)
 std::unique_ptr<const ImportanceSource> open_importance(const std::filesystem::path& file, const Source& source,

@@ -25,6 +25,7 @@ std::string left_out(const Collected& any, const Collected& sum) {
   if (any.gram != sum.gram) what.emplace_back("gram");
   if (any.outputs != sum.outputs) what.emplace_back("outputs");
   if (any.imatrix != sum.imatrix) what.emplace_back("imatrix");
+  if (any.moments != sum.moments) what.emplace_back("moments");
   return fmt::format("not all files hold {}: left out of the sum", fmt::join(what, " and "));
 }
 
@@ -32,7 +33,7 @@ SaliencyFile merged(const Options& o, Collected& any) {
   const auto read = [&any](const fs::path& path) {
     SaliencyFile file = read_saliency(path);
     any = {any.gram || file.info.collected.gram, any.outputs || file.info.collected.outputs,
-           any.imatrix || file.info.collected.imatrix};
+           any.imatrix || file.info.collected.imatrix, any.moments || file.info.collected.moments};
     return file;
   };
   SaliencyFile sum = read(o.paths[0]);

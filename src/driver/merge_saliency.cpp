@@ -63,19 +63,21 @@ std::vector<std::int64_t> places(const std::vector<std::string>& from, const std
 /// Tables that only one of the files has are no sum of both.
 void drop_unshared(Saliency& a, Saliency& b) {
   const Collected both{!a.gram.empty() && !b.gram.empty(), !a.outputs.empty() && !b.outputs.empty(),
-                       !a.imatrix.empty() && !b.imatrix.empty()};
+                       !a.imatrix.empty() && !b.imatrix.empty(), !a.moments.empty() && !b.moments.empty()};
   for (Saliency* table : {&a, &b}) {
     if (!both.gram) table->gram.clear();
     if (!both.outputs) table->outputs.clear();
     if (!both.outputs) table->hidden = 0;
     if (!both.imatrix) table->imatrix = {};
+    if (!both.moments) table->moments = {};
   }
   if (a.hidden != b.hidden) fail(ExitCode::bad_input, "its outputs are {} wide, those before {}", b.hidden, a.hidden);
-  for (const InputKind kind : kInputKinds) {
-    if (a.imatrix.at(kind).width == b.imatrix.at(kind).width) continue;
-    fail(ExitCode::bad_input, "its input '{}' is {} wide, that before {}", name_of(kind), b.imatrix.at(kind).width,
-         a.imatrix.at(kind).width);
-  }
+  const auto same_width = [](InputKind kind, const auto& first, const auto& second) {
+    if (first.width == second.width) return;
+    fail(ExitCode::bad_input, "its input '{}' is {} wide, that before {}", name_of(kind), second.width, first.width);
+  };
+  for (const InputKind kind : kInputKinds) same_width(kind, a.imatrix.at(kind), b.imatrix.at(kind));
+  for (const InputKind kind : kMomentKinds) same_width(kind, a.moments.at(kind), b.moments.at(kind));
 }
 
 /// Values of groups in a table of other groups; of a group that has no place there, all have to be 0.
@@ -199,12 +201,12 @@ void take_out(std::vector<Portion>& portions, const Portion& portion) {
   portions.erase(found);
 }
 
-/// Digits of squares, added or subtracted.
-template <class Operation>
-void combine(Imatrix& to, const Imatrix& from, Operation operation) {
-  for (const InputKind kind : kInputKinds) {
-    std::vector<std::int64_t>& sums = to.at(kind).sums;
-    std::ranges::transform(sums, from.at(kind).sums, sums.begin(), operation);
+/// Tables of some kinds of inputs, added or subtracted.
+template <class Tables, class Operation>
+void combine(Tables& to, const Tables& from, Operation operation) {
+  for (std::size_t kind = 0; kind < to.tables.size(); ++kind) {
+    auto& sums = to.tables[kind].sums;
+    std::ranges::transform(sums, from.tables[kind].sums, sums.begin(), operation);
   }
 }
 
@@ -221,6 +223,7 @@ void subtract_sums(Saliency& from, const Saliency& amount) {
   std::ranges::transform(from.gram, amount.gram, from.gram.begin(), std::minus<>());
   std::ranges::transform(from.outputs, amount.outputs, from.outputs.begin(), std::minus<>());
   combine(from.imatrix, amount.imatrix, std::minus<>());
+  combine(from.moments, amount.moments, std::minus<>());
   from.normalise();
 }
 
@@ -247,6 +250,7 @@ SaliencyFile add(SaliencyFile a, SaliencyFile b) {
   std::ranges::transform(a.saliency.sums, b.saliency.sums, a.saliency.sums.begin(), std::plus<>());
   std::ranges::transform(a.saliency.gram, b.saliency.gram, a.saliency.gram.begin(), std::plus<>());
   combine(a.saliency.imatrix, b.saliency.imatrix, std::plus<>());
+  combine(a.saliency.moments, b.saliency.moments, std::plus<>());
   a.saliency.normalise();
   finish(a, collapsed(std::move(portions)));
   if (!a.saliency.outputs.empty()) check_output_range(a.saliency);

@@ -109,7 +109,7 @@ SaliencyFile all_observe_job(Job& job, const Source& source, const std::filesyst
 
 std::filesystem::path all_observe_survivors(Job& job, const Source& source, const Plan& plan, const std::string& name) {
   Options options = job.options;
-  options.collected = {.imatrix = true};
+  options.collected = {.imatrix = true, .moments = options.w4a16.method == W4Method::gptq};
   if (!options.state.empty()) options.state /= name;
   Job own{job.world, options, job.log, job.progress, job.pulse};
   const std::filesystem::path file = options.output / (name + ".saliency.h5");

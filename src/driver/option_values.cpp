@@ -39,8 +39,11 @@ Collected parse_collect(const std::vector<std::string>& words) {
       collected.outputs = true;
     } else if (word == "imatrix") {
       collected.imatrix = true;
+    } else if (word == "moments") {
+      collected.moments = true;
     } else if (word != "none" || words.size() > 1) {
-      fail(ExitCode::usage, "--collect {}: must be some of gram, outputs and imatrix, or none", fmt::join(words, " "));
+      fail(ExitCode::usage, "--collect {}: must be some of gram, outputs, imatrix and moments, or none",
+           fmt::join(words, " "));
     }
   }
   return collected;

@@ -88,7 +88,8 @@ po::options_description compute_options(Options& o, Texts& t) {
       "tokens per block, the unit of computing; part of a run's identity");
   add("collect", po::value(&t.collect)->multitoken()->default_value(t.collect, "gram"),
       "observe, run: what to sum besides the fields: gram (for criterion gram), outputs (for --form substitution), "
-      "imatrix (squares of the inputs of linear layers), none");
+      "imatrix (squares of the inputs of linear layers), moments (products of those, for --method gptq; on CPUs), "
+      "none");
   add("part", po::value(&t.part)->default_value(t.part),
       "observe: I/N does share I, from 1, of N shares of the calibration file; merge puts them together");
   add("samples-per-domain", po::value(&o.samples_per_domain)->default_value(0),
@@ -204,7 +205,7 @@ po::options_description quantize_options(Options& o, Texts& t) {
   add("format", po::value(&t.format)->default_value(t.format), "auto-round, gptq or compressed-tensors");
   add("method", po::value(&t.method)->default_value(t.method),
       "rtn: scales by the largest weight; opt-rtn: the best of 181 scales; default: opt-rtn for attention, rtn for "
-      "experts");
+      "experts; gptq: scales of opt-rtn, and weights that make up for the rounding of others (needs moments)");
   add("group-size", po::value(&o.w4a16.group)->default_value(o.w4a16.group),
       "inputs that share a scale: 128, 64 or 32; 0 = the largest that fits the model and --serve-tp");
   add("imatrix", path_value(o.imatrix),
@@ -260,8 +261,11 @@ void apply_texts(Options& o, const Texts& t) {
                                     {{"auto-round", W4Format::auto_round},
                                      {"gptq", W4Format::gptq},
                                      {"compressed-tensors", W4Format::compressed_tensors}});
-  o.w4a16.method = one_of<W4Method>(
-      t.method, "method", {{"default", W4Method::automatic}, {"rtn", W4Method::rtn}, {"opt-rtn", W4Method::opt_rtn}});
+  o.w4a16.method = one_of<W4Method>(t.method, "method",
+                                    {{"default", W4Method::automatic},
+                                     {"rtn", W4Method::rtn},
+                                     {"opt-rtn", W4Method::opt_rtn},
+                                     {"gptq", W4Method::gptq}});
   o.w4a16.attention = one_of<bool>(t.quantize_attention, "quantize-attention", {{"on", true}, {"off", false}});
   o.write.form = one_of<Form>(t.form, "form", {{"ordinary", Form::ordinary}, {"substitution", Form::substitution}});
   o.write.max_shard_bytes = parse_bytes(t.max_shard_size, "max-shard-size");

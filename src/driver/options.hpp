@@ -87,8 +87,8 @@ struct Options {
 
   // Weights of 4 bits
   WeightBits weight_bits = WeightBits::source;
-  QuantizeOptions w4a16;             // as asked for; write.quantize is what is in effect
-  std::filesystem::path imatrix;     // importance of inputs; empty = all alike
+  QuantizeOptions w4a16;          // as asked for; write.quantize is what is in effect
+  std::filesystem::path imatrix;  // importance of inputs; empty = all alike
   bool imatrix_after_prune = false;
   std::int64_t imatrix_tokens = 32;  // below which inputs of an expert count alike, with importance of a saliency file
 

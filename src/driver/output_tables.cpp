@@ -5,6 +5,7 @@
 #include <span>
 
 #include "driver/input_tables.hpp"
+#include "driver/moment_tables.hpp"
 #include "kernels/check.hpp"
 
 namespace reap {
@@ -99,10 +100,11 @@ void write_output_tables(Hdf5Writer& file, const Saliency& saliency) {
     file.dataset<std::int64_t>(kOutputs, {saliency.layers, saliency.experts, saliency.hidden}, saliency.outputs);
   }
   write_input_tables(file, saliency);
+  write_moment_tables(file, saliency);
 }
 
 Collected collected_in(const Hdf5Reader& file) {
-  return {file.has("/gram"), file.has("/outputs"), file.has("/imatrix")};
+  return {file.has("/gram"), file.has("/outputs"), file.has("/imatrix"), file.has("/moments")};
 }
 
 void read_output_tables(const Hdf5Reader& file, Saliency& table) {
@@ -120,6 +122,7 @@ void read_output_tables(const Hdf5Reader& file, Saliency& table) {
     table.outputs = file.read<std::int64_t>(kOutputs, {table.layers, table.experts, table.hidden});
   }
   if (collected.imatrix) read_input_tables(file, table);
+  if (collected.moments) read_moment_tables(file, table);
   check_output_tables(file.file(), table);
 }
 
@@ -128,6 +131,7 @@ void check_output_tables(const std::string& file, const Saliency& table) {
   if (collected == Collected()) return;
   const FieldTotals totals = reap::totals(table);
   if (collected.imatrix) check_input_tables(file, table, totals);
+  if (collected.moments) check_moment_tables(file, table);
   for (std::int64_t layer = 0; layer < table.layers; ++layer) {
     const LayerCheck check(file, table, totals, layer);
     if (collected.gram) check.gram();

@@ -7,8 +7,8 @@
 
 namespace reap {
 
-/// What a saliency file or a state holds besides the fields: /gram, /outputs and /imatrix (docs/format/saliency.md),
-/// any of them or none. Nothing is written for what was not collected.
+/// What a saliency file or a state holds besides the fields: /gram, /outputs, /imatrix and /moments
+/// (docs/format/saliency.md), any of them or none. Nothing is written for what was not collected.
 void write_output_tables(Hdf5Writer& file, const Saliency& saliency);
 
 /// Whether the file has them.

@@ -35,6 +35,10 @@ PassRank all_place(Job& job, const Model& model, const Samples& samples, std::in
   rank.setup.work.evaluated = evaluated;
   rank.setup.work.compared = compared;
   job.world.all_try([&] {
+    const bool moments = o.collected.moments || (o.imatrix_after_prune && o.w4a16.method == W4Method::gptq);
+    if (rank.device.gpu >= 0 && moments) {
+      fail(ExitCode::usage, "--collect moments: GPUs do not sum moments of inputs; give --device cpu as well");
+    }
     const Candidate chosen = choose_candidate(rank.setup.task(model, job.world.size(), o));
     rank.holding = chosen.holding;
     rank.placement = place(model, chosen.grid, job.world.rank());

@@ -13,7 +13,22 @@
 
 namespace reap {
 
+namespace {
+
+/// What gptq cannot do without.
+void check_moments(const Options& o) {
+  if (o.w4a16.method != W4Method::gptq) return;
+  if (!o.imatrix.empty()) fail(ExitCode::usage, "--method gptq and --imatrix: gptq takes all from a saliency file");
+  const bool given = o.calibration.empty() ? !o.saliency.empty() : o.collected.moments || o.imatrix_after_prune;
+  if (given) return;
+  fail(ExitCode::usage, "--method gptq needs the moments of inputs: {}",
+       o.calibration.empty() ? "give --saliency, a file of observe --collect moments" : "give --collect moments");
+}
+
+}  // namespace
+
 Options with_w4a16(const Options& options, const Model& model, Log& log) {
+  check_moments(options);
   Options settled = options;
   QuantizeOptions w4 = options.w4a16;
   if (w4.group == 0) {
@@ -40,6 +55,9 @@ void use_importance(Options& options, const Source& source, const Plan& plan, co
   const ImportanceSource& importance = *options.write.importance;
   importance.check_plan(plan);
   QuantizeOptions& w4 = *options.write.quantize;
+  if (w4.method == W4Method::gptq && !importance.has_moments()) {
+    fail(ExitCode::bad_input, "{}: holds no moments of inputs; observe with --collect moments", file.string());
+  }
   const StarvedExperts starved = starved_experts(importance, w4, source, plan);
   w4.importance = {importance.digest(), importance.least_tokens(), count_of(starved)};
   log.info(fmt::format("importance of inputs: {}", file.string()));
@@ -50,7 +68,13 @@ void use_importance(Options& options, const Source& source, const Plan& plan, co
 
 std::unique_ptr<Quantizer> all_make_quantizer(Job& job) {
   const Options& o = job.options;
-  const Device device = all_choose_device(job.world, o.device, job.log);
+  const bool other_method = o.write.quantize && o.write.quantize->method != W4Method::gptq;
+  const bool feeds_back = !other_method && o.write.importance && o.write.importance->has_moments();
+  Device device = all_choose_device(job.world, o.device, job.log);
+  if (feeds_back && device.gpu >= 0) {
+    job.log.info("weights are rounded on CPUs: GPUs know no feedback");
+    device = {};
+  }
   const Resources resources = all_find_resources(job.world, job.log);
   std::unique_ptr<Quantizer> quantizer;
   job.world.all_try([&] {

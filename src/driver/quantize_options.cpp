@@ -5,14 +5,16 @@
 #include <utility>
 
 #include "kernels/check.hpp"
+#include "kernels/gptq.hpp"
 
 namespace reap {
 namespace {
 
-constexpr std::array<std::pair<W4Method, std::string_view>, 3> kMethods{{
+constexpr std::array<std::pair<W4Method, std::string_view>, 4> kMethods{{
     {W4Method::automatic, "default"},
     {W4Method::rtn, "rtn"},
     {W4Method::opt_rtn, "opt-rtn"},
+    {W4Method::gptq, "gptq"},
 }};
 
 bool is_attention(Part part) { return part == Part::q || part == Part::k || part == Part::v || part == Part::o; }
@@ -60,15 +62,24 @@ std::optional<QuantizeSpec> rounding_of(const QuantizeOptions& options, Part par
   if (std::ranges::any_of(options.exclude, [&](const std::string& pattern) { return matches(layer, pattern); })) {
     return std::nullopt;
   }
-  const bool search =
-      options.method == W4Method::opt_rtn || (options.method == W4Method::automatic && is_attention(part));
-  return QuantizeSpec{search ? Rounding::opt_rtn : Rounding::rtn, options.group};
+  switch (options.method) {
+    case W4Method::rtn:
+      return QuantizeSpec{Rounding::rtn, options.group};
+    case W4Method::opt_rtn:
+      return QuantizeSpec{Rounding::opt_rtn, options.group};
+    case W4Method::gptq:
+      return QuantizeSpec{Rounding::gptq, options.group};
+    case W4Method::automatic:
+      break;
+  }
+  return QuantizeSpec{is_attention(part) ? Rounding::opt_rtn : Rounding::rtn, options.group};
 }
 
 Json to_json(const QuantizeOptions& options) {
   Json json;
   json["format"] = name_of(options.format);
   json["method"] = name_of(options.method);
+  if (options.method == W4Method::gptq) json["damping"] = kFeedbackDamping;
   json["bits"] = 4;
   json["group_size"] = options.group;
   json["attention"] = options.attention;
@@ -88,7 +99,8 @@ QuantizeOptions quantize_options_from(const Json& json) {
   const std::optional<W4Method> method = w4_method_named(json.at("method").get<std::string>());
   json.at("group_size").get_to(options.group);
   const bool known_group = options.group == 32 || options.group == 64 || options.group == 128;
-  if (!format || !method || !known_group || json.at("bits") != 4) {
+  const bool known_damping = method != W4Method::gptq || json.at("damping") == kFeedbackDamping;
+  if (!format || !method || !known_group || !known_damping || json.at("bits") != 4) {
     fail(ExitCode::bad_input, "\"quantize\" is of a kind that this program does not know");
   }
   options.format = *format;

@@ -18,6 +18,7 @@ enum class W4Method : std::uint8_t {
   automatic,  // AutoRound's own: opt-rtn for attention, rtn for experts
   rtn,
   opt_rtn,
+  gptq,
 };
 
 /// What errors are weighed with.
@@ -39,7 +40,7 @@ struct QuantizeOptions {
   bool operator==(const QuantizeOptions&) const = default;
 };
 
-/// "default", "rtn", "opt-rtn".
+/// "default", "rtn", "opt-rtn", "gptq".
 std::string_view name_of(W4Method method);
 std::optional<W4Method> w4_method_named(std::string_view name);
 

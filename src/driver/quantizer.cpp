@@ -90,11 +90,17 @@ std::vector<std::int32_t> group_index(std::int64_t cols, std::int64_t group) {
 }  // namespace
 
 std::optional<Importance> Quantizer::importance_of(const Tensor& weight, const QuantizeSpec& rounding) const {
-  if (!importance_ || rounding.rounding != Rounding::opt_rtn) return std::nullopt;
+  if (!importance_ || rounding.rounding == Rounding::rtn) return std::nullopt;
   const std::int64_t inputs = weight.shape[1];
   const std::optional<std::vector<float>> sums = importance_->of(weight.name, inputs);
   if (!sums) return std::nullopt;
   return effective_importance(sums->data(), inputs, rounding.group);
+}
+
+std::shared_ptr<const Feedback> Quantizer::feedback_of(const Tensor& weight, const QuantizeSpec& rounding) const {
+  if (rounding.rounding != Rounding::gptq) return nullptr;
+  REAP_CHECK(importance_ && importance_->has_moments(), "{}: no moments to round with", weight.name);
+  return importance_->feedback(weight.name, weight.shape[1]);
 }
 
 Quantizer::Result Quantizer::compute(const Checkpoint& checkpoint, const Tensor& weight, const Derivation& how) {
@@ -112,10 +118,12 @@ Quantizer::Result Quantizer::compute(const Checkpoint& checkpoint, const Tensor&
   std::vector<std::uint32_t> words(static_cast<std::size_t>(source.rows * (source.cols / kNibbles)));
   std::vector<std::uint16_t> scales(static_cast<std::size_t>(source.rows * groups));
   const std::optional<Importance> importance = importance_of(weight, how.rounding);
+  const std::shared_ptr<const Feedback> feedback = feedback_of(weight, how.rounding);
   {
     const Scope scope("tensor " + shown(weight.name));
     const std::lock_guard lock(device_);
     backend_->quantize(source, how.rounding, importance ? &*importance : nullptr, words.data(), scales.data());
+    if (feedback) backend_->round_with_feedback(source, how.rounding, *feedback, scales.data(), words.data());
   }
   if (how.format == W4Format::compressed_tensors) {
     set(W4Piece::words, bytes_of(words));

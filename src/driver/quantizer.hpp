@@ -44,6 +44,7 @@ class Quantizer {
 
  private:
   std::optional<Importance> importance_of(const Tensor& weight, const QuantizeSpec& rounding) const;
+  std::shared_ptr<const Feedback> feedback_of(const Tensor& weight, const QuantizeSpec& rounding) const;
 
   std::unique_ptr<Backend> backend_;
   std::shared_ptr<const ImportanceSource> importance_;

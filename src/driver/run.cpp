@@ -26,13 +26,19 @@ struct OutputKind {
   Options options;
 };
 
+/// Whether weights are rounded by what was collected; gptq cannot do without, and says what it lacks.
+bool informs(const Options& options, const Collected& collected) {
+  return collected.imatrix || options.w4a16.method == W4Method::gptq;
+}
+
 /// With the source's weights, with weights of 4 bits, or both.
 std::vector<OutputKind> output_kinds(const Options& options, const Model& model, Log& log) {
   std::vector<OutputKind> kinds;
   if (options.weight_bits != WeightBits::w4a16) kinds.push_back({"", options});
   if (options.weight_bits != WeightBits::source) {
     kinds.push_back({"-w4a16", with_w4a16(options, model, log)});
-    const bool observed = options.imatrix_after_prune || options.collected.imatrix || options.calibration.empty();
+    const bool observed =
+        options.imatrix_after_prune || informs(options, options.collected) || options.calibration.empty();
     kinds.back().options.write.importance_pending = observed && options.imatrix.empty();
   }
   return kinds;
@@ -149,8 +155,7 @@ fs::path all_importance_file(Job& job, const Source& source, const PlannedVarian
   const Options& o = job.options;
   if (!o.imatrix.empty()) return {};
   if (o.imatrix_after_prune) return all_observe_survivors(job, source, planned.plan, planned.variant.name);
-  const bool asked = o.calibration.empty() ? saliency.info.collected.imatrix : o.collected.imatrix;
-  return asked ? saliency_path(o) : "";
+  return informs(o, o.calibration.empty() ? saliency.info.collected : o.collected) ? saliency_path(o) : "";
 }
 
 /// The models that a plan becomes, with the importance that its 4-bit one is rounded by.

@@ -43,6 +43,7 @@ std::string difference(const SaliencyInfo& a, const SaliencyInfo& b) {
   if (b.collected.gram && !a.collected.gram) return "no gram (--collect)";
   if (b.collected.outputs && !a.collected.outputs) return "no outputs (--collect)";
   if (b.collected.imatrix && !a.collected.imatrix) return "no imatrix (--collect)";
+  if (b.collected.moments && !a.collected.moments) return "no moments (--collect)";
   return "";
 }
 

@@ -10,6 +10,7 @@
 #include "driver/digest.hpp"
 #include "driver/input_tables.hpp"
 #include "driver/manifest.hpp"
+#include "driver/moment_tables.hpp"
 #include "driver/saliency_tables.hpp"
 #include "kernels/check.hpp"
 
@@ -71,7 +72,8 @@ SaliencyImportance::SaliencyImportance(const std::filesystem::path& file, const 
                                        std::int64_t least_tokens)
     : reader_{file}, digest_{sha256_of_file(file)}, least_tokens_{least_tokens} {
   const SaliencyInfo info = read_saliency_info(reader_);
-  if (!info.collected.imatrix) {
+  collected_ = info.collected;
+  if (!collected_.imatrix && !collected_.moments) {
     fail(ExitCode::bad_input, "{}: holds no squares of inputs; observe with --collect imatrix", reader_.file());
   }
   read_counts(info);
@@ -129,7 +131,7 @@ std::int64_t SaliencyImportance::count(std::int64_t layer, std::int32_t expert) 
 
 std::optional<std::vector<float>> SaliencyImportance::of(std::string_view weight, std::int64_t inputs) const {
   const auto found = places_.find(std::string(weight));
-  if (found == places_.end()) return std::nullopt;
+  if (found == places_.end() || !collected_.imatrix) return std::nullopt;
   const Place& place = found->second;
   if (place.expert >= 0 && count(place.layer, place.expert) < least_tokens_) return std::nullopt;
   std::vector<std::int64_t> row;
@@ -150,7 +152,22 @@ void SaliencyImportance::check_plan(const Plan& plan) const {
        pruned_by);
 }
 
+std::shared_ptr<const Feedback> SaliencyImportance::feedback(std::string_view weight, std::int64_t inputs) const {
+  const auto found = places_.find(std::string(weight));
+  if (found == places_.end() || !collected_.moments || found->second.kind == InputKind::inner) return nullptr;
+  const Place& place = found->second;
+  return feedbacks_.get(place.kind, place.layer, [&] {
+    std::vector<std::int64_t> moments;
+    {
+      const std::lock_guard lock(mutex_);
+      moments = read_moments(reader_, place.kind, layers_, inputs, place.layer);
+    }
+    return feedback_of(moments, inputs);
+  });
+}
+
 std::vector<std::int32_t> SaliencyImportance::starved(std::int64_t layer) const {
+  if (!collected_.imatrix) return {};  // nobody's inputs count more than others
   const std::vector<std::int32_t>& experts = experts_of_[static_cast<std::size_t>(layer)];
   std::vector<std::int32_t> found;
   for (std::size_t expert = 0; expert < experts.size(); ++expert) {

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "driver/feedback_cache.hpp"
 #include "driver/hdf5.hpp"
 #include "driver/importance.hpp"
 #include "driver/saliency_file.hpp"
@@ -16,7 +17,8 @@
 
 namespace reap {
 
-/// Importance by /imatrix of a saliency file (docs/format/saliency.md). Rows are read when they are asked for.
+/// Importance by /imatrix, and feedback by /moments, of a saliency file (docs/format/saliency.md) that has one of them.
+/// Rows are read when they are asked for.
 class SaliencyImportance final : public ImportanceSource {
  public:
   /// @param source  the model that was observed, or one that was pruned from it, whose manifest says which experts it
@@ -27,6 +29,8 @@ class SaliencyImportance final : public ImportanceSource {
   const std::string& digest() const override { return digest_; }
   std::optional<std::vector<float>> of(std::string_view weight, std::int64_t inputs) const override;
   void check_plan(const Plan& plan) const override;
+  bool has_moments() const override { return collected_.moments; }
+  std::shared_ptr<const Feedback> feedback(std::string_view weight, std::int64_t inputs) const override;
   std::int64_t least_tokens() const override { return least_tokens_; }
   std::vector<std::int32_t> starved(std::int64_t layer) const override;
 
@@ -46,6 +50,8 @@ class SaliencyImportance final : public ImportanceSource {
   mutable std::mutex mutex_;
   std::string digest_;
   std::int64_t least_tokens_;
+  Collected collected_;
+  mutable FeedbackCache feedbacks_;
   std::int64_t layers_ = 0, experts_ = 0;              // of the model that was observed
   std::vector<std::int64_t> counts_;                   // [layers, experts] tokens
   std::vector<std::vector<std::int32_t>> experts_of_;  // [layer][expert of the checkpoint] its number there

@@ -28,7 +28,7 @@ StarvedExperts starved_experts(const ImportanceSource& importance, const Quantiz
     const auto number = static_cast<std::int32_t>(layer);
     const std::string weight = tensor_name(source.model, {.part = Part::w1, .layer = number, .expert = 0});
     const std::optional<QuantizeSpec> rounding = rounding_of(options, Part::w1, weight);
-    if (!rounding || rounding->rounding != Rounding::opt_rtn) continue;
+    if (!rounding || rounding->rounding == Rounding::rtn) continue;
     std::ranges::set_intersection(importance.starved(number), plan.layers[layer].keep,
                                   std::back_inserter(found[layer]));
   }

@@ -181,6 +181,7 @@ std::optional<StartingPoint> StateFolder::all_load(const Comm& world, std::strin
     if (world.rank() != 0) {
       snapshot.saliency.gram = snapshot.saliency.outputs = {};
       snapshot.saliency.imatrix = {};
+      snapshot.saliency.moments = {};
     }
     return StartingPoint{std::move(snapshot), [opened](std::int64_t block, float* x) {
                            const auto& held = opened->state.held;

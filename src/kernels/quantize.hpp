@@ -9,6 +9,7 @@ namespace reap {
 enum class Rounding : std::uint8_t {
   rtn,      // by the extreme value of each group
   opt_rtn,  // the best of 181 scales, by the squared error, weighted by importance
+  gptq,     // those scales; inputs make up for the errors of others (gptq.hpp), where it is known how they go together
 };
 
 /// 4 bits, symmetric, in groups of consecutive inputs.

@@ -87,6 +87,7 @@ LayerTrace BlockForward::all_layer(const LayerWeights& weights, const float* gat
   const std::int64_t rows = block.rows();
   attention(weights, block, sums, x);
   route(weights, gate_bias, rows, x);
+  accumulate_moments(expert_in_, rows, model_.hidden, sums.moments.experts);
   if (placement_.grid.ep == 1) {
     own_experts(weights, rows, sums);
   } else {
@@ -105,6 +106,7 @@ void BlockForward::attention(const LayerWeights& weights, const BlockRows& block
   if (sums.attention.sums != nullptr) {
     backend_.accumulate_squares(attention_in_.data(), nullptr, all, model_.hidden, sums.attention);
   }
+  accumulate_moments(attention_in_, rows, model_.hidden, sums.moments.attention);
   backend_.matmul(attention_in_.data(), rows, *weights.q, q_.data(), false);
   link_.progress();
   backend_.matmul(attention_in_.data(), rows, *weights.k, k_.data(), false);
@@ -118,7 +120,16 @@ void BlockForward::attention(const LayerWeights& weights, const BlockRows& block
   if (sums.output.sums != nullptr) {
     backend_.accumulate_squares(attention_out_.data(), nullptr, all, q_width_, sums.output);
   }
+  accumulate_moments(attention_out_, rows, q_width_, sums.moments.output);
   backend_.matmul(attention_out_.data(), rows, *weights.o, x, true);
+  link_.progress();
+}
+
+void BlockForward::accumulate_moments(const Buffer<std::byte>& x, std::int64_t rows, std::int64_t width,
+                                      const MomentSums& to) {
+  if (to.sums == nullptr) return;
+  operations::note("moments");
+  backend_.accumulate_moments(x.data(), rows, width, to);
   link_.progress();
 }
 

@@ -54,9 +54,13 @@ struct LayerTrace {
   const std::byte* f;            // by position: [hidden] act
 };
 
-/// Where squares of a layer's inputs are added; of experts, those of this rank.
+/// Where squares of a layer's inputs are added, of experts those of this rank; and where their moments are.
 struct InputSums {
   SquareSums attention, output, experts, inner;  // by InputKind (imatrix.hpp)
+  struct Moments {
+    MomentSums attention, output, experts;  // of rows, whichever experts they go to
+  };
+  Moments moments = {};
 };
 
 /// The forward pass of decoder layers over blocks, one at a time. Holds the working memory of the largest block.
@@ -73,6 +77,7 @@ class BlockForward {
 
  private:
   void attention(const LayerWeights& weights, const BlockRows& block, const InputSums& sums, float* x);
+  void accumulate_moments(const Buffer<std::byte>& x, std::int64_t rows, std::int64_t width, const MomentSums& to);
   void route(const LayerWeights& weights, const float* gate_bias, std::int64_t rows, const float* x);
   void own_experts(const LayerWeights& weights, std::int64_t rows, const InputSums& sums);
   void all_group_experts(const LayerWeights& weights, std::int64_t rows, const InputSums& sums);

@@ -88,12 +88,12 @@ class Arithmetic {
     const std::int64_t fields = work_.groups * experts * (8 * kSumsPerExpert + 4);
     const std::int64_t own_experts = ceil_div(experts, grid_.ep);
     const std::int64_t dots = work_.collected.gram ? 8 * rows_ * pair_count(top_k_) : 0;
-    return (own + model_.layers) * fields + own * (output_sums() + input_sums(own_experts)) +
-           3 * model_.layers * collected() + dots;
+    return (own + model_.layers) * fields + own * (output_sums() + input_sums(own_experts) + moments()) +
+           3 * model_.layers * collected() + dots + moments_working();
   }
 
   /// All that is collected of a layer besides the fields.
-  std::int64_t collected() const { return output_sums() + input_sums(model_.router.experts); }
+  std::int64_t collected() const { return output_sums() + input_sums(model_.router.experts) + moments(); }
 
   std::int64_t hidden_states(std::int64_t rows) const {
     return 4 * hidden_ * (work_.scratch ? rows_ : rows);  // a block on its way to or from the file
@@ -137,6 +137,17 @@ class Arithmetic {
   std::int64_t input_sums(std::int64_t experts) const {
     const std::int64_t channels = hidden_ + q_ + experts * (hidden_ + model_.expert.inner);
     return work_.collected.imatrix ? 8 * kSquareDigits * channels : 0;
+  }
+  /// moment_tally.cpp, likewise.
+  std::int64_t moments() const {
+    return work_.collected.moments ? 8 * (2 * moment_count(hidden_) + moment_count(q_)) : 0;
+  }
+  /// What they take besides: panels of rows (kernels/cpu/moments.cpp), or a layer on its way to rank 0.
+  std::int64_t moments_working() const {
+    constexpr std::int64_t kPanelRows = 512, kPanel = 32;
+    if (!work_.collected.moments) return 0;
+    const std::int64_t width = std::max(hidden_, q_);
+    return std::max(4 * std::min(rows_, kPanelRows) * round_up(width, kPanel), 2 * 8 * moment_count(width));
   }
 
   const Model& model_;

@@ -63,6 +63,7 @@ void normalise_gram(std::span<std::int64_t> sums, std::int64_t experts, std::int
 
 void Saliency::normalise() {
   for (const InputKind kind : kInputKinds) normalise_squares(imatrix.at(kind), kind, layers);
+  for (const InputKind kind : kMomentKinds) check_moment_range(moments.at(kind), kind, layers);
   const auto pairs = static_cast<std::size_t>(pair_count(experts) * kDigits);
   for (std::int64_t layer = 0; !gram.empty() && layer < layers; ++layer) {
     normalise_gram(std::span(gram).subspan(static_cast<std::size_t>(layer) * pairs, pairs), experts, layer);

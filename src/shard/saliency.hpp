@@ -8,6 +8,7 @@
 #include "kernels/fields.hpp"
 #include "kernels/pairs.hpp"
 #include "shard/imatrix.hpp"
+#include "shard/input_moments.hpp"
 
 namespace reap {
 
@@ -23,6 +24,7 @@ struct Collected {
   bool gram = false;     // co-activation: g_i g_j <f_i, f_j> of experts that meet in a token
   bool outputs = false;  // f of each expert
   bool imatrix = false;  // squares of the inputs of linear layers, per channel
+  bool moments = false;  // products of channels of the inputs of linear layers
   bool operator==(const Collected&) const = default;
 };
 
@@ -39,6 +41,7 @@ struct Saliency {
   std::vector<std::int64_t> outputs;  // [layers, experts, hidden] in units of 2^-kOutputFractionBits
   std::int64_t hidden = 0;            // of outputs
   Imatrix imatrix;
+  InputMoments moments;
 
   Saliency() = default;
   Saliency(std::int64_t group_count, std::int64_t layer_count, std::int64_t expert_count);
@@ -52,7 +55,7 @@ struct Saliency {
   std::span<const std::int64_t, kDigits> digits(Field field, std::int64_t group, std::int64_t layer,
                                                 std::int64_t expert) const;
 
-  Collected collected() const { return {!gram.empty(), !outputs.empty(), !imatrix.empty()}; }
+  Collected collected() const { return {!gram.empty(), !outputs.empty(), !imatrix.empty(), !moments.empty()}; }
   std::int64_t gram_index(std::int64_t layer, std::int64_t i, std::int64_t j) const {
     return (layer * pair_count(experts) + pair_index(i, j, experts)) * kDigits;
   }

@@ -48,6 +48,11 @@ TEST(QuantizeOptions, RoundAttentionAndExpertsOnly) {
                           Part::post_norm, Part::final_norm, Part::k_norm, Part::mtp}) {
     EXPECT_EQ(rounding_of(options, part, "a.weight"), std::nullopt);
   }
+  QuantizeOptions fed_back = options;
+  fed_back.method = W4Method::gptq;
+  for (const Part part : {Part::q, Part::w1, Part::w2}) {
+    EXPECT_EQ(rounding_of(fed_back, part, "a.weight"), (QuantizeSpec{Rounding::gptq, 128}));
+  }
   QuantizeOptions fewer = options;
   fewer.attention = false;
   fewer.method = W4Method::opt_rtn;
@@ -64,6 +69,11 @@ TEST(QuantizeOptions, SurviveTheManifest) {
   options.attention = false;
   options.exclude = {"*.layers.0.*", "b"};
   EXPECT_EQ(quantize_options_from(to_json(options)), options);
+  options.method = W4Method::gptq;
+  EXPECT_EQ(quantize_options_from(to_json(options)), options);
+  Json damped = to_json(options);
+  damped["damping"] = 0.1;
+  EXPECT_THROW(quantize_options_from(damped), Error);
   Json unknown = to_json(options);
   unknown["group_size"] = 48;
   EXPECT_THROW(quantize_options_from(unknown), Error);

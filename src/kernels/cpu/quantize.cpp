@@ -41,7 +41,7 @@ void quantize(const Run& run, const WeightSource& source, const QuantizeSpec& sp
     }
     task.groups = groups;
     task.group = spec.group;
-    task.search = spec.rounding == Rounding::opt_rtn;
+    task.search = spec.rounding != Rounding::rtn;
     if (importance != nullptr) {
       task.importance = importance->factor.data();
       task.from_weights = importance->from_weights.data();

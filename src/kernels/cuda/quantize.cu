@@ -305,7 +305,7 @@ void quantize(const Launch& launch, const WeightSource& source, const QuantizeSp
   }
   task.rows = source.rows;
   task.cols = source.cols;
-  task.search = spec.rounding == Rounding::opt_rtn;
+  task.search = spec.rounding != Rounding::rtn;
   if (importance != nullptr) {
     task.importance = uploaded(launch, importance->factor.data(), source.cols);
     task.from_weights = uploaded(launch, importance->from_weights.data(), source.cols / spec.group);
