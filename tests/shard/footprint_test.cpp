@@ -13,6 +13,7 @@
 #include "shard/head.hpp"
 #include "shard/input_tally.hpp"
 #include "shard/layer.hpp"
+#include "shard/moment_tally.hpp"
 #include "shard/output_tally.hpp"
 #include "shard/tally.hpp"
 
@@ -205,6 +206,28 @@ TEST(Footprint, SumsCountSquaresOfInputs) {
   EXPECT_NEAR(static_cast<double>(sums({2, 1, 1}) - fields_pp), static_cast<double>(3 * all + held({2, 1, 1})),
               kSmallParts);
   EXPECT_NEAR(static_cast<double>(sums({1, 3, 1}) - fields), static_cast<double>(3 * all + held({1, 3, 1})),
+              kSmallParts);
+}
+
+TEST(Footprint, CountsMomentsAsTheyAreHeld) {
+  const Model model = describe_model(Checkpoint(kData / "m2-nano-fp8"));
+  Workload work = workload_of(equal_samples(100, 10), 50);
+  const auto sums = [&](const Grid& grid) { return footprint_of(model, grid, work, {}).sums; };
+  const std::int64_t without = sums({1, 1, 1}), without_pp = sums({2, 1, 1});
+  work.collected.moments = true;
+  if (allocated() == 0) GTEST_SKIP() << "this build's malloc does not tell what it holds";
+  const auto backend = make_cpu_backend(work.compute, 1, CpuIsa::automatic);
+  const auto held = [&](const Range& layers) {
+    const std::int64_t before = allocated();
+    const MomentTally own(model, layers, true, *backend);
+    return allocated() - before;
+  };
+  constexpr double kSmallParts = 2000;
+  const std::int64_t all = held({0, model.layers}), half = held({0, model.layers / 2});
+  const std::int64_t working = sums({1, 1, 1}) - without - 4 * collected_bytes(model, work);
+  EXPECT_GT(working, 0);
+  EXPECT_NEAR(static_cast<double>(collected_bytes(model, work)), static_cast<double>(all), kSmallParts);
+  EXPECT_NEAR(static_cast<double>(sums({2, 1, 1}) - without_pp - working), static_cast<double>(3 * all + half),
               kSmallParts);
 }
 
