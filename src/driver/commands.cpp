@@ -46,7 +46,7 @@ void plan(Job& job) {
     if (o.ratios.empty() && o.plan_request.keep == 0) fail(ExitCode::usage, "--ratio or --keep is missing");
     if (!o.plan.empty() && count > 1) fail(ExitCode::usage, "--plan names one file, but {} plans are asked for", count);
     if (job.world.rank() != 0) return;
-    const SaliencyFile saliency = read_saliency(o.saliency);
+    const SaliencyFile saliency = read_saliency_for_plans(o.saliency);
     for (const std::string& criterion : o.criteria) {
       for (const double ratio : o.ratios.empty() ? std::vector<double>{0} : o.ratios) {
         PlanRequest request = o.plan_request;

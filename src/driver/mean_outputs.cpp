@@ -31,7 +31,7 @@ MeanOutputs read_mean_outputs(const std::filesystem::path& file, const Measured&
   if (file.empty()) {
     fail(ExitCode::usage, "--saliency is missing: the file that the plan was made from, with the experts' outputs");
   }
-  const SaliencyFile saliency = read_saliency(file);
+  const SaliencyFile saliency = read_saliency(file, {.outputs = true});
   const SaliencyInfo& info = saliency.info;
   if (Measured{info.model_digest, info.calibration_digest, info.compute, info.block_tokens, info.numerics_id} != by) {
     fail(ExitCode::bad_input, "{}: it is not what the plan rests on: another model, calibration or way of computing",

@@ -33,7 +33,7 @@ std::optional<SaliencyFile> all_reuse(Job& job, const SaliencyInfo& info, const 
   job.world.all_try([&] {
     if (job.world.rank() != 0) return;
     if (!std::filesystem::exists(file)) return check_writable(file);
-    const std::string other = difference(read_saliency(file).info, info);
+    const std::string other = difference(read_saliency_for_plans(file).info, info);
     if (!other.empty() && job.options.write.overwrite) return;
     if (!other.empty()) {
       fail(ExitCode::bad_input, "{}: exists and was made with {}; name another file or give --overwrite", file.string(),
@@ -45,7 +45,7 @@ std::optional<SaliencyFile> all_reuse(Job& job, const SaliencyInfo& info, const 
   if (found == 0) return std::nullopt;
   job.log.info(fmt::format("observe: {} already holds this result; using it", file.string()));
   std::optional<SaliencyFile> result;
-  job.world.all_try([&] { result = read_saliency(file); });
+  job.world.all_try([&] { result = read_saliency_for_plans(file); });
   return result;
 }
 

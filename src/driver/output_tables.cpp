@@ -107,9 +107,9 @@ Collected collected_in(const Hdf5Reader& file) {
   return {file.has("/gram"), file.has("/outputs"), file.has("/imatrix"), file.has("/moments")};
 }
 
-void read_output_tables(const Hdf5Reader& file, Saliency& table) {
-  const Collected collected = collected_in(file);
-  if (collected.gram) {
+void read_output_tables(const Hdf5Reader& file, const Collected& wanted, Saliency& table) {
+  const Collected there = collected_in(file);
+  if (wanted.gram && there.gram) {
     table.gram = file.read<std::int64_t>(kGram, {table.layers, pair_count(table.experts), kDigits});
     for (std::size_t i = 0; i < table.gram.size(); i += kDigits) {
       if (canonical(std::span<const std::int64_t, kDigits>(table.gram.data() + i, kDigits))) continue;
@@ -117,12 +117,12 @@ void read_output_tables(const Hdf5Reader& file, Saliency& table) {
            i / kDigits);
     }
   }
-  if (collected.outputs) {
+  if (wanted.outputs && there.outputs) {
     table.hidden = file.extents<std::int64_t>(kOutputs, 3)[2];
     table.outputs = file.read<std::int64_t>(kOutputs, {table.layers, table.experts, table.hidden});
   }
-  if (collected.imatrix) read_input_tables(file, table);
-  if (collected.moments) read_moment_tables(file, table);
+  if (wanted.imatrix && there.imatrix) read_input_tables(file, table);
+  if (wanted.moments && there.moments) read_moment_tables(file, table);
   check_output_tables(file.file(), table);
 }
 

@@ -109,7 +109,7 @@ SaliencyFile all_given_saliency(Job& job, const Source& source) {
       fail(ExitCode::usage,
            "--calibration is missing: the tokenised samples (HDF5); or --saliency: a file that exists");
     }
-    given = read_saliency(file);
+    given = read_saliency_for_plans(file);
     if (given.info.model_digest == source.digest) return;
     fail(ExitCode::bad_input, "{}: it is of another model (digest {}, this one {})", file.string(),
          given.info.model_digest, source.digest);

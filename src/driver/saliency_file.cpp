@@ -67,10 +67,10 @@ void write_saliency(const std::filesystem::path& path, const SaliencyFile& salie
 
 SaliencyInfo read_saliency_info(const Hdf5Reader& file) { return read_info(file, kSaliencySchema, "saliency"); }
 
-SaliencyFile read_saliency(const std::filesystem::path& path) {
+SaliencyFile read_saliency(const std::filesystem::path& path, const Collected& wanted) {
   const Hdf5Reader file(path);
   SaliencyFile result{read_saliency_info(file), {}};
-  result.saliency = read_tables(file, result.info);
+  result.saliency = read_tables(file, result.info, wanted);
   const std::vector<std::int64_t> tokens(static_cast<std::size_t>(result.saliency.layers), result.info.tokens);
   check_counts(file.file(), result.saliency, result.info.top_k, tokens);
   check_sums(file, totals(result.saliency));

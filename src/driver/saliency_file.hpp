@@ -56,8 +56,16 @@ void write_saliency(const std::filesystem::path& file, const SaliencyInfo& info,
 /// What an open saliency file says about itself. @throws Error(bad_input), also when it is no saliency file
 SaliencyInfo read_saliency_info(const Hdf5Reader& file);
 
+constexpr Collected kAllCollected{.gram = true, .outputs = true, .imatrix = true, .moments = true};
+
 /// Reads and checks a saliency file: schema, shapes, canonical digits, conservation of counts.
+/// @param wanted  of what it holds besides the fields: gigabytes, some of it; `info.collected` tells of all
 /// @throws Error(bad_input), Error(io)
-SaliencyFile read_saliency(const std::filesystem::path& file);
+SaliencyFile read_saliency(const std::filesystem::path& file, const Collected& wanted = kAllCollected);
+
+/// The same, with what plans are made from.
+inline SaliencyFile read_saliency_for_plans(const std::filesystem::path& file) {
+  return read_saliency(file, {.gram = true});
+}
 
 }  // namespace reap

@@ -145,10 +145,10 @@ SaliencyInfo read_info(const Hdf5Reader& file, std::string_view schema, std::str
   return info;
 }
 
-Saliency read_tables(const Hdf5Reader& file, const SaliencyInfo& info) {
+Saliency read_tables(const Hdf5Reader& file, const SaliencyInfo& info, const Collected& wanted) {
   Saliency table = table_of(file, info);
   read_sums(file, table);
-  read_output_tables(file, table);
+  read_output_tables(file, wanted, table);
   return table;
 }
 

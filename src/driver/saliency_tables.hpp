@@ -25,7 +25,7 @@ SaliencyInfo read_info(const Hdf5Reader& file, std::string_view schema, std::str
 /// /fields, /max_abs and what else was collected.
 void write_tables(Hdf5Writer& file, const Saliency& saliency);
 /// @throws Error(bad_input) when extents do not fit `info` or digits are not canonical
-Saliency read_tables(const Hdf5Reader& file, const SaliencyInfo& info);
+Saliency read_tables(const Hdf5Reader& file, const SaliencyInfo& info, const Collected& wanted);
 
 /// An expert without tokens has no sums, none is chosen twice for one token, and every token has top_k slots per layer.
 /// @param file    for messages

@@ -194,7 +194,7 @@ State read_state(const fs::path& generation) {
   state.info = read_info(file, kSchema, "state");
   state.hidden = file.integer("hidden");
   if (state.hidden < 1 || state.hidden > kMaxHidden) refuse(file.file(), fmt::format("hidden is {}", state.hidden));
-  state.snapshot.saliency = read_tables(file, state.info);
+  state.snapshot.saliency = read_tables(file, state.info, kAllCollected);
   const std::int64_t blocks = file.extents<std::int64_t>("/rows", 1)[0];
   state.rows = file.read<std::int64_t>("/rows", {blocks});
   state.snapshot.next_layer = file.read<std::int64_t>("/next_layer", {blocks});

@@ -75,6 +75,9 @@ TEST_F(MomentTables, ComeBackAsTheyWere) {
   const SaliencyFile back = read_saliency(write(made));
   EXPECT_EQ(back.info.collected, (Collected{.moments = true}));
   EXPECT_EQ(back.saliency.moments, made.saliency.moments);
+  const SaliencyFile planned = read_saliency_for_plans(directory_ / "s.h5");
+  EXPECT_EQ(planned.info.collected, back.info.collected);
+  EXPECT_TRUE(planned.saliency.moments.empty()) << "gigabytes that no plan asks for";
   const Hdf5Reader reader(directory_ / "s.h5");
   const std::int64_t width = source_.model.hidden;
   const std::vector<std::int64_t> last = read_moments(reader, InputKind::experts, kLayers, width, 1);
