@@ -4,35 +4,7 @@
 # usage: importance.sh REAP_DIST
 set -uo pipefail
 reap_dist=$1
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-model=$REAP_TEST_DATA/m2-nano-fp8 calibration=$REAP_TEST_DATA/calib_64x512.h5
-failures=0
-
-failed() {
-  echo "FAILED: $*"
-  tail -n 5 "$work/log"
-  failures=$((failures + 1))
-}
-
-# on RANKS ARGS...: the program, its last words in the log
-on() {
-  local ranks=$1
-  shift
-  if [ "$ranks" = 0 ]; then "$reap_dist" "$@" >"$work/log" 2>&1; else mpirun -n "$ranks" "$reap_dist" "$@" </dev/null >"$work/log" 2>&1; fi
-}
-
-# refused CODE PATTERN ARGS...
-refused() {
-  local code=$1 pattern=$2
-  shift 2
-  on 0 "$@"
-  local got=$?
-  [ $got = "$code" ] && grep -Eq "^reap_dist: error: .*$pattern" "$work/log" || failed "exit $got (expected $code: $pattern): $*"
-}
-
-# digests OUTPUT: of its tensors, by name
-digests() { sed -nE 's/.*"name": "([^"]*)", "dtype".*"xxh3": "([^"]*)".*/\1 \2/p' "$work/$1/reap_manifest.json" | sort; }
+source "$(dirname "$0")/w4a16_checks.sh"
 
 # same_weights A B: the same tensors, in whatever files; both are verified
 same_weights() {

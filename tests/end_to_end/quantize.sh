@@ -5,33 +5,7 @@
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 reap_dist=$1 dump_logits=$2
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-model=$REAP_TEST_DATA/m2-nano-fp8
-failures=0
-
-failed() {
-  echo "FAILED: $*"
-  tail -n 5 "$work/log"
-  failures=$((failures + 1))
-}
-
-# on RANKS ARGS...: the program, its last words in the log
-on() {
-  local ranks=$1
-  shift
-  if [ "$ranks" = 0 ]; then "$reap_dist" "$@" >"$work/log" 2>&1; else mpirun -n "$ranks" "$reap_dist" "$@" </dev/null >"$work/log" 2>&1; fi
-}
-
-# refused CODE PATTERN ARGS...
-refused() {
-  local code=$1 pattern=$2
-  shift 2
-  on 0 "$@"
-  local got=$?
-  [ $got = "$code" ] && grep -Eq "^reap_dist: error: .*$pattern" "$work/log" || failed "exit $got (expected $code: $pattern): $*"
-  [ ! -e "$work/refused" ] || failed "something under its final name: $*"
-}
+source "$here/w4a16_checks.sh"
 
 quantize=(quantize --model "$model" --max-shard-size 500KB)
 for format in auto-round gptq compressed-tensors; do
@@ -70,20 +44,12 @@ on 0 inspect "$work/mixed" || failed "a mixed model is not understood"
 grep -E "^  attention" "$work/log" | grep -q "BF16$" || failed "attention is not bf16"
 on 0 verify --model "$model" --output "$work/mixed" || failed "a mixed model is not verified"
 
-# tensors FOLDER: name and digest of each, whatever files they are in
-tensors() {
-  python3 -c 'import json, sys
-for file in json.load(open(sys.argv[1] + "/reap_manifest.json"))["files"]:
-    for tensor in file["tensors"]: print(tensor["name"], tensor["xxh3"])' "$1" | sort
-}
-
 # In the job that prunes: both ways, on two ranks, as quantize makes it of the pruned model.
 run=(run --model "$model" --calibration "$REAP_TEST_DATA/calib_64x512.h5" --ratio 0.25 0.5 --max-shard-size 500KB)
 on 2 "${run[@]}" --quantize both --method opt-rtn --output "$work/job" || failed "run --quantize both"
 for name in reap-0.25 reap-0.5; do
   on 0 quantize --model "$work/job/$name" --method opt-rtn --max-shard-size 500KB --output "$work/of-$name" || failed "of $name"
-  for folder in "$work/of-$name" "$work/job/$name-w4a16"; do tensors "$folder" >"$folder.tensors"; done
-  diff "$work/of-$name.tensors" "$work/job/$name-w4a16.tensors" || failed "$name: other tensors than quantize writes"
+  diff <(digests "of-$name") <(digests "job/$name-w4a16") || failed "$name: other tensors than quantize writes"
   diff "$work/of-$name/config.json" "$work/job/$name-w4a16/config.json" || failed "$name: another config.json"
   on 0 verify --model "$model" --output "$work/job/$name-w4a16" || failed "$name-w4a16 not verified"
 done
