@@ -26,9 +26,11 @@ struct OutputKind {
   Options options;
 };
 
-/// Whether weights are rounded by what was collected; gptq cannot do without, and says what it lacks.
+/// Whether weights are rounded by what was collected: rtn asks for nothing; gptq cannot do without, and says what it
+/// lacks.
 bool informs(const Options& options, const Collected& collected) {
-  return collected.imatrix || options.w4a16.method == W4Method::gptq;
+  const W4Method method = options.w4a16.method;
+  return method == W4Method::gptq || (method != W4Method::rtn && collected.imatrix);
 }
 
 /// With the source's weights, with weights of 4 bits, or both.

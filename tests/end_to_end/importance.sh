@@ -61,7 +61,10 @@ refused 2 "taken from one of them" quantize --model "$model" --saliency "$work/p
 refused 2 "give --calibration" run --model "$model" --saliency "$work/one/saliency.h5" --ratio 0.25 --quantize w4a16 \
   --imatrix-after-prune --output "$work/refused"
 refused 2 "is of 4-bit models" "${run[@]}" --imatrix-after-prune --output "$work/refused"
-[ ! -e "$work/refused" ] || failed "something under its final name"
+# What weighs no errors depends on no sums of inputs.
+on 0 run --model "$model" --calibration "$calibration" --block-tokens 1024 --ratio 0.5 --quantize w4a16 --method rtn \
+  --collect imatrix --output "$work/plain" || failed "run --method rtn --collect imatrix"
+grep -q '"importance"' "$work/plain/reap-0.5-w4a16/reap_manifest.json" && failed "rtn names an importance"
 
 [ "$failures" = 0 ] && echo "importance: in one job or two, the same bytes"
 exit "$failures"
