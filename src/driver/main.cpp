@@ -103,6 +103,9 @@ int run_job(const reap::Options& options) {
   reap::Watchdog watchdog(options.timeout_seconds, launch_rank());
   const MpiSession session;
   const reap::Comm world(MPI_COMM_WORLD);
+  // Under srun a rank that has left MPI_Finalize first closes its connections; so does one that is lost. Writing to
+  // them is an error that MPI deals with, not the end of this rank.
+  if (world.size() > 1) std::signal(SIGPIPE, SIG_IGN);
   const reap::Scope scope(fmt::format("rank {}", world.rank()));
   const auto abort = [&](ExitCode code, const std::string& what) { return abort_job(watchdog, code, what.c_str()); };
   try {
