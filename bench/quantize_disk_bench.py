@@ -55,12 +55,13 @@ def main():
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--memory", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shard", default="250MB", help="--max-shard-size of the outputs: files are written side by side")
     args = parser.parse_args()
     reap_dist = (args.build / "reap_dist").resolve()
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="quantize_bench_") as work, MemoryGroup(args.memory) as group:
         source, written = Path(work) / "source", Path(work) / "written"
         make_source(Path(work), args.layers)
-        quantize = [reap_dist, "quantize", "--model", source, "--output", written, "--verify", "0"]
+        quantize = [reap_dist, "quantize", "--model", source, "--output", written, "--verify", "0", "--max-shard-size", args.shard]
         commands = {"cp -r": ["cp", "-r", source, written]}
         for method in ("rtn", "default", "opt-rtn"):
             commands[f"quantize {method}"] = [*quantize, "--method", method]
