@@ -18,8 +18,8 @@ struct ModelMeasures {
   std::array<MeanMeasures, 2> halves = {};
 };
 
-/// A variant: a plan as a mask, or a model made from the base; and how it predicts. kl, top1 and overlap are against the
-/// base.
+/// A variant: a plan as a mask, or a model made from the base; and how it predicts. kl, top1 and overlap are against
+/// the base.
 struct EvaluatedVariant {
   std::string name = {};
   std::string criterion = {};

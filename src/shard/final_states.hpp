@@ -7,9 +7,9 @@
 
 namespace reap {
 
-/// What a model makes of samples before its final norm: the hidden states of the blocks that this rank takes through the
-/// last layer, kept beyond the pass, so that another model's predictions can be compared with its own. In host memory,
-/// or in a file in the scratch folder of the pass.
+/// What a model makes of samples before its final norm: the hidden states of the blocks that this rank takes through
+/// the last layer, kept beyond the pass, so that another model's predictions can be compared with its own. In host
+/// memory, or in a file in the scratch folder of the pass.
 class FinalStates {
  public:
   /// @param plan  a pass whose blocks and placement the other model's pass has too
