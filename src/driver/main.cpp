@@ -29,6 +29,8 @@ class MpiSession {
   }
   ~MpiSession() {
     reap::operations::phase(reap::operations::kEnd);
+    // Under srun a rank that is through it first closes its connections. All is done: writing to them is no failure.
+    std::signal(SIGPIPE, SIG_IGN);
     MPI_Finalize();
   }
   MpiSession(const MpiSession&) = delete;
@@ -103,9 +105,6 @@ int run_job(const reap::Options& options) {
   reap::Watchdog watchdog(options.timeout_seconds, launch_rank());
   const MpiSession session;
   const reap::Comm world(MPI_COMM_WORLD);
-  // Under srun a rank that has left MPI_Finalize first closes its connections; so does one that is lost. Writing to
-  // them is an error that MPI deals with, not the end of this rank.
-  if (world.size() > 1) std::signal(SIGPIPE, SIG_IGN);
   const reap::Scope scope(fmt::format("rank {}", world.rank()));
   const auto abort = [&](ExitCode code, const std::string& what) { return abort_job(watchdog, code, what.c_str()); };
   try {
